@@ -1,0 +1,273 @@
+"""Every task of this repository. A newcomer needs two: `nox -s demo` and `nox -s tests`.
+
+After `--` stands what to take and how: names of packages (all if none is named), --all-pythons
+(else the running Python), and then options of the tool that runs, as in
+`nox -s tests -- packages/rld-distill --all-pythons -k loss -x`.
+A GPU half is skipped with its reason where CUDA is absent; with REQUIRE_GPU=1 it fails instead.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nox
+
+STARTED = time.monotonic()
+ROOT = Path(__file__).parent.resolve()
+ALL_PYTHONS = ["3.11", "3.12", "3.13"]
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+PINNED = ["-c", str(ROOT / "constraints.txt")]
+DEMO = "rld-distill-compare --data digits --preset demo --out runs/demo --overwrite".split()
+# Commands answer --help without these, so the docs, which show that, are built without them.
+HEAVY = ("torch", "lightning", "matplotlib")
+
+FOLDERS = {"papercommons": ROOT / "shared"} | {
+    path.parent.name: path.parent for path in sorted(ROOT.glob("packages/*/pyproject.toml"))
+}
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests"]
+
+
+def split_arguments(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the packages that `words` name (all if none is named), and the other words."""
+    names = {name: name for name in FOLDERS}
+    names |= {at.relative_to(ROOT).as_posix(): name for name, at in FOLDERS.items()}
+    packages = [names[word.rstrip("/")] for word in words if word.rstrip("/") in names]
+    others = [word for word in words if word.rstrip("/") not in names]
+    if lost := [word for word in others if re.fullmatch("packages/[^/]*/?", word)]:
+        raise SystemExit(f"noxfile: there is no {lost[0]}; packages: {', '.join(FOLDERS)}")
+    return packages or list(FOLDERS), others
+
+
+# Pruned while sessions are made: one that is left out costs no environment and no line of output.
+AFTER_DASHES = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+PACKAGES, ARGUMENTS = split_arguments(AFTER_DASHES)
+PYTHONS = [THIS_PYTHON]
+if "--all-pythons" in ARGUMENTS:
+    ARGUMENTS.remove("--all-pythons")
+    PYTHONS = ALL_PYTHONS
+
+
+def each_package(having: str, *tags: str) -> list[Any]:
+    """Return one nox parameter per package that has the file or folder `having`."""
+    chosen = [package for package in PACKAGES if (FOLDERS[package] / having).exists()]
+    return [nox.param(package, id=package, tags=tags) for package in chosen]
+
+
+@cache
+def project(package: str) -> dict[str, Any]:
+    """Return the [project] table of a package."""
+    text = (FOLDERS[package] / "pyproject.toml").read_text(encoding="utf-8")
+    table: dict[str, Any] = tomllib.loads(text)["project"]
+    return table
+
+
+WHEELS: dict[str, Path] = {}
+
+
+def wheel(session: nox.Session, package: str) -> Path:
+    """Return the wheel of `package`, built once per nox run."""
+    if package not in WHEELS:
+        folder = ROOT / "build" / "wheels"
+        build = "uv build --quiet --wheel --no-sources --build-constraints constraints.txt -o"
+        session.run(*build.split(), str(folder), str(FOLDERS[package]), external=True)
+        name = f"{package.replace('-', '_')}-{project(package)['version']}-py3-none-any.whl"
+        WHEELS[package] = folder / name
+    return WHEELS[package]
+
+
+def install(session: nox.Session, packages: dict[str, str], *others: str) -> None:
+    """Install the wheels of papercommons and of `packages` (name -> extras), as constrained.
+
+    A wheel is named by its path, so that nothing of the same version, in a cache or on the
+    registry, takes its place; --reinstall-package says the same to an environment used again.
+    """
+    wanted = {"papercommons": ""} | packages
+    wheels = [
+        f"{name}{extras} @ {wheel(session, name).as_uri()}" for name, extras in wanted.items()
+    ]
+    session.install(*PINNED, *[f"--reinstall-package={name}" for name in wanted], *wheels, *others)
+
+
+def all_extras() -> dict[str, str]:
+    """Return every package with all its extras, as `install` takes them."""
+    return {p: f"[{','.join(project(p).get('optional-dependencies', []))}]" for p in FOLDERS}
+
+
+def pytest(session: nox.Session, *arguments: str, python: str = "python", **options: Any) -> None:
+    """Run pytest away from the sources, so that only what is installed can be imported."""
+    session.chdir(session.create_tmp())
+    env = {"PYTHONPATH": None, "PAPERCOMMONS_FROM_SOURCE": None}
+    where = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
+    session.run(python, "-m", "pytest", *where, *arguments, env=env, external=True, **options)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """START HERE: distil a small network on real scans, in 2 minutes, and write a report."""
+    install(session, {"rld-distill": ""})
+    ready = time.monotonic()
+    session.run(*DEMO, *ARGUMENTS)
+    session.log(f"set-up took {ready - STARTED:.0f} s, mostly the download of torch, once")
+    session.log(f"the run took {time.monotonic() - ready:.0f} s")
+    session.log(f"now open {ROOT / 'runs' / 'demo' / 'report.html'}")
+
+
+CUDA: dict[str, bool] = {}
+
+
+def need_cuda(session: nox.Session, python: str) -> None:
+    """Go on only if torch in the environment of `python` finds CUDA; asked once per Python."""
+    version = str(session.python)
+    if version not in CUDA:
+        ask = "import torch; print(torch.cuda.is_available())"
+        answer = session.run(python, "-c", ask, silent=True, log=False, external=True)
+        CUDA[version] = str(answer).strip().endswith("True")
+    if not CUDA[version]:
+        stop = session.error if os.environ.get("REQUIRE_GPU") == "1" else session.skip
+        stop("no CUDA device: torch.cuda.is_available() is False")
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize(
+    "package, accelerator",
+    [nox.param(p, a, id=f"{p}, {a}", tags=[p, a]) for p in PACKAGES for a in ("cpu", "gpu")],
+)
+def tests(session: nox.Session, package: str, accelerator: str) -> None:
+    """Test each package from its built wheel, alone in its environment, on the CPU or a GPU."""
+    gpu = accelerator == "gpu"
+    own = Path(session.bin)
+    lent = own.parent.with_name(own.parent.name.replace("gpu", "cpu")) / own.name / "python"
+    # Both halves share one environment, the CPU half's; without it the GPU half makes its own.
+    python = str(lent if gpu and lent.exists() else own / "python")
+    if gpu and lent.exists():
+        need_cuda(session, python)
+    install(session, {package: "[test]"}, f"--python={python}")
+    if gpu:
+        need_cuda(session, python)
+    device = ["--device", "cuda" if gpu else "cpu"]
+    folder = str(FOLDERS[package] / "tests")
+    may_be_empty = {"success_codes": [0, 5]} if gpu else {}
+    pytest(session, folder, *device, *ARGUMENTS, python=python, **may_be_empty)
+
+
+@nox.session
+@nox.parametrize("package", each_package("pyproject.toml", "build"))
+def isolation(session: nox.Session, package: str) -> None:
+    """Install one wheel alone: its commands answer, and no other package of ours is needed."""
+    install(session, {package: ""})
+    check = ROOT / ".github" / "scripts" / "check_isolation.py"
+    session.chdir(session.create_tmp())
+    session.run("python", "-P", str(check), package, *FOLDERS, env={"PYTHONPATH": None})
+
+
+@nox.session(python=ALL_PYTHONS[0])
+@nox.parametrize("package", each_package("tests", "slow"))
+def minimum(session: nox.Session, package: str) -> None:
+    """Test each package with the oldest Python and libraries that its pyproject.toml allows."""
+    wheels = [wheel(session, name) for name in dict.fromkeys(["papercommons", package])]
+    found = session.create_tmp() + "/oldest.txt"
+    choose = "uv pip compile --quiet --no-sources --resolution lowest-direct --extra test".split()
+    ours = ["--find-links", str(wheels[0].parent), "--no-emit-package", "papercommons"]
+    source = str(FOLDERS[package] / "pyproject.toml")
+    session.run(*choose, *ours, "--python", ALL_PYTHONS[0], "-o", found, source, silent=True)
+    session.install("-r", found)
+    session.install("--no-deps", "--reinstall", *map(str, wheels))
+    # Old libraries warn of deprecations that newer ones have dealt with.
+    calm = ["-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning"]
+    pytest(session, str(FOLDERS[package] / "tests"), *calm, *ARGUMENTS)
+
+
+@nox.session(tags=["build"])
+def wheels(session: nox.Session) -> None:
+    """Build wheel and sdist of every package into dist/ and check them."""
+    session.install(*PINNED, "--group", "build")
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    build = "uv build --all-packages --no-sources --build-constraints constraints.txt -o dist"
+    session.run(*build.split(), external=True)
+    made = sorted([*ROOT.glob("dist/*.whl"), *ROOT.glob("dist/*.tar.gz")])
+    session.run("twine", "check", "--strict", *map(str, made))
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run docs/examples in one environment that holds all packages."""
+    install(session, dict.fromkeys(FOLDERS, "") | {"papercommons": "[test]"})
+    pytest(session, str(ROOT / "docs" / "examples"), *ARGUMENTS)
+
+
+@nox.session(tags=["fast"])
+def lint(session: nox.Session) -> None:
+    """Check style and the rules of the repository; `-- --fix` repairs what it can."""
+    session.install(*PINNED, "--group", "lint", "--group", "test")
+    fix = "--fix" in ARGUMENTS
+    session.run("ruff", "check", *(["--fix"] if fix else []))
+    session.run("ruff", "format", *([] if fix else ["--check"]))
+    session.run("pytest", "-q", ".github/scripts")
+
+
+@nox.session(tags=["fast"])
+def types(session: nox.Session) -> None:
+    """Check types with mypy, against the installed libraries."""
+    install(session, all_extras(), "--group", "types")
+    sources = [folder / "src" for folder in FOLDERS.values()]
+    env = {"MYPYPATH": os.pathsep.join(map(str, sources))}
+    for package in PACKAGES:
+        session.run("mypy", *ARGUMENTS, str(FOLDERS[package] / "src"), env=env)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/, strictly; `-- serve` shows it while you write."""
+    light = [need for need in project("papercommons")["dependencies"] if not need.startswith(HEAVY)]
+    groups = ["--group", "docs", "--group", "lint", "--group", "test"]
+    session.install(*PINNED, *groups, *light)
+    ours = [str(wheel(session, package)) for package in FOLDERS]
+    session.install("--no-deps", "--reinstall", *ours)
+    session.run("pytest", "-q", "docs/hooks")
+    calm = {"NO_MKDOCS_2_WARNING": "1"}
+    session.run("mkdocs", *(ARGUMENTS or ["build", "--strict"]), env=calm)
+
+
+@nox.session
+@nox.parametrize("package", each_package("bench", "slow"))
+def bench(session: nox.Session, package: str) -> None:
+    """Measure against the plain formula in the same process; prints ratios, asserts none."""
+    install(session, {package: "[test]"})
+    pytest(session, str(FOLDERS[package] / "bench"), "-s", *ARGUMENTS)
+
+
+@nox.session
+@nox.parametrize("package", each_package("reproduce/run.py"))
+def reproduce(session: nox.Session, package: str) -> None:
+    """Run the experiments of docs/results.md again (name a package: it takes long)."""
+    install(session, {package: "[test]"})
+    script = FOLDERS[package] / "reproduce" / "run.py"
+    out = ROOT / "docs" / "results" / f"{package}.json"
+    session.run("python", str(script), "--out", str(out), *ARGUMENTS)
+
+
+@nox.session
+def constraints(session: nox.Session) -> None:
+    """Write constraints.txt anew: the newest versions that go together, for CI to install."""
+    choose = "uv pip compile --quiet --universal --upgrade --all-extras --group dev".split()
+    plain = "--no-header --no-annotate --no-emit-index-url --no-emit-find-links".split()
+    ours = [f"--no-emit-package={name}" for name in FOLDERS]
+    sources = [str(folder / "pyproject.toml") for folder in FOLDERS.values()]
+    out = ["--python-version", ALL_PYTHONS[0], "-o", "constraints.txt"]
+    session.run(*choose, *plain, *ours, *out, *sources, silent=True, external=True)
+    head = "# Written by `nox -s constraints`: what CI installs, for all platforms and Pythons.\n"
+    path = ROOT / "constraints.txt"
+    path.write_text(head + path.read_text(encoding="utf-8"), encoding="utf-8")

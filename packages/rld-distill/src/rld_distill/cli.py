@@ -1,0 +1,426 @@
+"""The commands of rld-distill: one typed function each; heavy imports wait for cheap checks."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from papercommons.cli import RunOptions, run_command
+from papercommons.errors import DataError, nearest
+from papercommons.files import check_out
+from papercommons.report import Result
+
+from rld_distill.methods import Method, complete_options
+from rld_distill.options import ImageOptions, LossOptions, TeacherOptions, TrainingOptions
+from rld_distill.saved import find_saved
+from rld_distill.sources import parse_data
+from rld_distill.zoo import list_models
+
+log = logging.getLogger("papercommons")
+
+
+def train(
+    *,
+    data: str,
+    out: str = "runs/rld-distill",
+    method: Method = "rld",
+    student: str | None = None,
+    teacher_cache: str | None = None,
+    teacher: TeacherOptions = TeacherOptions(),
+    loss: LossOptions = LossOptions(),
+    training: TrainingOptions = TrainingOptions(),
+    images: ImageOptions = ImageOptions(),
+    run: RunOptions = RunOptions(),
+) -> Result:
+    """Train a small classifier (the student) with the help of a large one (the teacher).
+
+    Args:
+        data: digits (built in), a folder with one sub-folder of images per class (or train/, val/,
+            test/ of such), an .npz file, cifar10:FOLDER or cifar100:FOLDER.
+        out: new folder for checkpoints, metrics.csv, export/, result.json and report.html.
+        method: how the teacher's logits are used.
+        student: the student network's name (rld-distill-models lists them).
+        teacher_cache: file of rld-distill-cache, so that the teacher need not run.
+        teacher: the teacher.
+        loss: the loss.
+        training: the recipe.
+        images: how images are read.
+        run: how to run.
+    """
+    parse_data(data)
+    complete_options(method, loss.given())
+    _check_networks(student, teacher)
+    check_out(out, resume=run.resume, overwrite=run.overwrite)
+    from rld_distill import runs
+    from rld_distill.distill import distill
+
+    values = runs.resolve_training(
+        training,
+        images,
+        run,
+        student=student,
+        teacher=teacher.teacher,
+        teacher_epochs=teacher.teacher_epochs,
+    )
+    plan = runs.make_plan(method, values, loss.given(), loss.ce_weight)
+    arguments = {"data": data, "out": out, "method": method, "teacher_cache": teacher_cache}
+    settings = {**arguments, **asdict(teacher), **asdict(images), **values, **run.settings()}
+    settings |= {"loss_options": dict(plan.loss_options), "ce_weight": plan.ce_weight}
+    folder = runs.begin(settings, run)
+    images_read = runs.open_data(
+        data,
+        images,
+        run,
+        batch_size=values["batch_size"],
+        val_fraction=values["val_fraction"],
+        teacher_cache=teacher_cache,
+    )
+    network = None
+    if method != "ce" and (teacher_cache is None or teacher.teacher is not None):
+        network = runs.get_teacher(teacher, values, images_read, run, folder)
+    log.info("training %s with %s", plan.student, method)
+    outcome = distill(plan, images_read, network, run=run, out=folder)
+    return runs.finish("rld-distill-train", plan, images_read, outcome, settings, folder)
+
+
+def teacher(
+    *,
+    data: str,
+    out: str = "runs/rld-distill-teacher",
+    model: str | None = None,
+    training: TrainingOptions = TrainingOptions(),
+    images: ImageOptions = ImageOptions(),
+    run: RunOptions = RunOptions(),
+) -> Result:
+    """Train a classifier on labels alone, to be a teacher.
+
+    Args:
+        data: as for rld-distill-train.
+        out: new folder; give it to rld-distill-train as --teacher.
+        model: the network's name; the preset's teacher if not given.
+        training: the recipe.
+        images: how images are read.
+        run: how to run.
+    """
+    parse_data(data)
+    _check_networks(model, TeacherOptions())
+    check_out(out, resume=run.resume, overwrite=run.overwrite)
+    from rld_distill import runs
+    from rld_distill.distill import distill
+
+    values = runs.resolve_training(training, images, run, student=model)
+    chosen = model or values["teacher"]
+    plan = runs.make_plan("ce", values | {"student": chosen}, {})
+    recipe = {k: v for k, v in values.items() if k not in runs.OF_THE_STUDENT}
+    settings = {"data": data, "out": out, "model": chosen, **asdict(images), **recipe}
+    settings |= run.settings()
+    folder = runs.begin(settings, run)
+    images_read = runs.open_data(
+        data, images, run, batch_size=values["batch_size"], val_fraction=values["val_fraction"]
+    )
+    outcome = distill(plan, images_read, None, run=run, out=folder)
+    return runs.finish("rld-distill-teacher", plan, images_read, outcome, settings, folder)
+
+
+def cache(
+    *,
+    data: str,
+    teacher: str,
+    out: str = "teacher-logits.safetensors",
+    views: int = 1,
+    dtype: Literal["float32", "float16"] = "float32",
+    top_k: int | None = None,
+    batch_size: int = 256,
+    teacher_checkpoint: str | None = None,
+    images: ImageOptions = ImageOptions(),
+    run: RunOptions = RunOptions(),
+) -> Result:
+    """Run the teacher once over the training images and keep its logits for rld-distill-train.
+
+    Exact for training with the same data, --augment, --seed and --val-fraction, for as many epochs
+    as --views (with --augment none one view serves all epochs). Fewer views come round again: the
+    student then sees less variety than with the teacher at its side.
+
+    Args:
+        data: as for rld-distill-train.
+        teacher: folder of a trained one, or a network's name.
+        out: the file.
+        views: augmented views of each image to record.
+        dtype: float16 halves the file and rounds.
+        top_k: keep only the k largest logits of each image and the mass of the rest.
+        batch_size: images at once.
+        teacher_checkpoint: weights for a teacher given by name.
+        images: how images are read.
+        run: how to run.
+    """
+    parse_data(data)
+    options = TeacherOptions(teacher=teacher, teacher_checkpoint=teacher_checkpoint)
+    _check_networks(None, options, weights_needed=True)
+    if views < 1:
+        raise ValueError(f"--views must be >= 1, got {views}")
+    if Path(out).exists() and not run.overwrite:
+        raise DataError(f"{out}: file exists; pass --overwrite or another --out")
+    from rld_distill.judging import cache_teacher
+
+    return cache_teacher(data, options, out, images, run, views, dtype, top_k, batch_size)
+
+
+def evaluate(
+    *,
+    data: str,
+    checkpoint: str,
+    split: Literal["test", "val", "train"] = "test",
+    teacher: str | None = None,
+    out: str | None = None,
+    batch_size: int = 256,
+    val_fraction: float = 0.1,
+    skip_bad: bool = False,
+    run: RunOptions = RunOptions(),
+) -> Result:
+    """Judge a trained classifier: accuracy with interval, top-5, NLL, calibration, and its teacher.
+
+    Args:
+        data: as for rld-distill-train.
+        checkpoint: the --out folder of a run, or one of rld-distill-export.
+        split: which images.
+        teacher: folder of its teacher: adds agreement, and accuracy where the teacher is right
+            and where it is wrong.
+        out: folder for result.json and report.html; nothing is written if not given.
+        batch_size: images at once.
+        val_fraction: as in training, so that val and train are divided alike.
+        skip_bad: leave out images that cannot be read (they are named) instead of stopping.
+        run: how to run.
+    """
+    parse_data(data)
+    find_saved(checkpoint)
+    if teacher is not None:
+        find_saved(teacher)
+    if out is not None:
+        check_out(out, overwrite=run.overwrite)
+    from rld_distill.judging import evaluate_classifier
+
+    return evaluate_classifier(
+        data, checkpoint, split, teacher, out, batch_size, val_fraction, skip_bad, run
+    )
+
+
+def predict(
+    *images: str,
+    checkpoint: str,
+    out: str | None = None,
+    batch_size: int = 256,
+    skip_bad: bool = False,
+    run: RunOptions = RunOptions(),
+) -> Result:
+    """Name the class of each image: path, class, probability, and the five likeliest classes.
+
+    Args:
+        images: image files, or folders (searched at any depth).
+        checkpoint: the --out folder of a run, or one of rld-distill-export.
+        out: folder for predictions.csv, result.json and report.html.
+        batch_size: images at once.
+        skip_bad: leave out images that cannot be read (they are named) instead of stopping.
+        run: how to run.
+    """
+    from papercommons.data.images import find_images
+
+    if not images:
+        raise DataError(
+            "give image files or folders, e.g. rld-distill-predict photos/ --checkpoint runs/x"
+        )
+    paths = find_images(images)
+    find_saved(checkpoint)
+    if out is not None:
+        check_out(out, overwrite=run.overwrite)
+    from rld_distill.judging import predict_images
+
+    return predict_images(paths, checkpoint, out, batch_size, skip_bad, run)
+
+
+def compare(
+    *,
+    data: str,
+    out: str = "runs/rld-distill-compare",
+    methods: list[str] = ["ce", "kd", "dkd", "rld"],
+    seeds: list[int] = [0, 1, 2],
+    reference: str = "rld",
+    student: str | None = None,
+    tune: int = 0,
+    teacher: TeacherOptions = TeacherOptions(),
+    training: TrainingOptions = TrainingOptions(),
+    images: ImageOptions = ImageOptions(),
+    run: RunOptions = RunOptions(),
+) -> Result:
+    """Train one student per method and seed with one teacher, and compare them on the test split.
+
+    Args:
+        data: as for rld-distill-train.
+        out: new folder: one run per method and seed, table.csv, result.json and report.html.
+        methods: names, as for rld-distill-train --method.
+        seeds: of weights, order and augmentation; every method gets the same ones.
+        reference: the method that the others are tested against, pair by pair of seeds.
+        student: the student network's name.
+        tune: try this many settings of each method's weights on the val split first; 0 compares
+            the defaults.
+        teacher: the teacher, the same for all.
+        training: the recipe.
+        images: how images are read.
+        run: how to run.
+    """
+    parse_data(data)
+    for method in [*methods, reference]:
+        complete_options(method, {})
+    if len(set(seeds)) != len(seeds) or not seeds or any(seed < 0 for seed in seeds):
+        raise ValueError(f"--seeds must be different numbers >= 0, got {seeds}")
+    if tune < 0:
+        raise ValueError(f"--tune must be >= 0, got {tune}")
+    _check_networks(student, teacher)
+    check_out(out, resume=run.resume, overwrite=run.overwrite)
+    from rld_distill.comparison import compare_methods
+
+    return compare_methods(
+        data, out, methods, seeds, reference, student, tune, teacher, training, images, run
+    )
+
+
+def export(
+    *,
+    checkpoint: str,
+    out: str,
+    formats: list[str] = ["safetensors", "onnx"],
+    overwrite: bool = False,
+) -> Result:
+    """Write a trained classifier for use elsewhere; the ONNX file is checked against torch.
+
+    Args:
+        checkpoint: the --out folder of a run, or a saved classifier.
+        out: new folder.
+        formats: safetensors (with config.json and a model card) and onnx (any batch size).
+        overwrite: replace files in --out.
+    """
+    source = find_saved(checkpoint)
+    for name in formats:
+        if name not in ("safetensors", "onnx"):
+            raise ValueError(f"no format {name}{nearest(name, ('safetensors', 'onnx'))}")
+    if Path(out).exists() and any(Path(out).iterdir()) and not overwrite:
+        raise DataError(f"{out}: folder is not empty; pass --overwrite or another --out")
+    from rld_distill.export import export_classifier
+
+    return export_classifier(source, out, formats)
+
+
+def models(*, num_classes: int = 100) -> Result:
+    """List the CIFAR networks with their sizes.
+
+    Args:
+        num_classes: for the size of the last layer.
+    """
+    from rld_distill.zoo import create_model
+
+    rows = []
+    for name in list_models():
+        network = create_model(name, num_classes)
+        rows.append({"name": name, "parameters": sum(p.numel() for p in network.parameters())})
+    return Result(
+        package="rld-distill",
+        command="rld-distill-models",
+        title=f"CIFAR networks, {num_classes} classes (also: timm:NAME, torchvision:NAME)",
+        rows=rows,
+        settings={"num_classes": num_classes},
+    )
+
+
+def loss(*, file: str, method: Method = "rld", loss: LossOptions = LossOptions()) -> Result:
+    """Evaluate a method's loss on logits from a file, to check another implementation against it.
+
+    Args:
+        file: .npz with student (B, C), teacher (B, C) and target (B,).
+        method: its name.
+        loss: the loss.
+    """
+    complete_options(method, loss.given())
+    if method == "ce":
+        raise ValueError("method ce has no distillation loss; choose another --method")
+    if not Path(file).is_file():
+        raise DataError(f"{file}: no such file; expected .npz with student, teacher and target")
+    from rld_distill.judging import evaluate_loss
+
+    return evaluate_loss(file, method, loss.given())
+
+
+def _check_networks(
+    student: str | None, teacher: TeacherOptions, *, weights_needed: bool = False
+) -> None:
+    """Check names and paths of networks as far as is cheap."""
+    for name in (student, teacher.teacher):
+        if name is None or ":" in name or name in list_models():
+            continue
+        if name == teacher.teacher and (Path(name).exists() or "/" in name):
+            find_saved(name)
+        else:
+            raise ValueError(
+                f"unknown network {name!r}{nearest(name, list_models())} "
+                "(rld-distill-models lists them; others are timm:NAME, torchvision:NAME)"
+            )
+    weights = teacher.teacher_checkpoint
+    if weights is not None:
+        if teacher.teacher is None or Path(teacher.teacher).is_dir():
+            raise ValueError("--teacher-checkpoint needs the network's name as --teacher")
+        if not Path(weights).is_file():
+            raise DataError(f"{weights}: no such file; give the teacher's weights")
+    elif weights_needed and teacher.teacher in list_models():
+        raise ValueError(
+            f"--teacher {teacher.teacher} has no weights; give the folder of rld-distill-teacher, "
+            "or --teacher-checkpoint"
+        )
+    for name, values in (("mean", teacher.teacher_mean), ("std", teacher.teacher_std)):
+        if values is not None and len(values) != 3:
+            raise ValueError(f"--teacher-{name} must be three numbers, got {values}")
+
+
+def main_train() -> None:
+    """Run rld-distill-train."""
+    sys.exit(run_command(train, prog="rld-distill-train"))
+
+
+def main_teacher() -> None:
+    """Run rld-distill-teacher."""
+    sys.exit(run_command(teacher, prog="rld-distill-teacher"))
+
+
+def main_cache() -> None:
+    """Run rld-distill-cache."""
+    sys.exit(run_command(cache, prog="rld-distill-cache"))
+
+
+def main_eval() -> None:
+    """Run rld-distill-eval."""
+    sys.exit(run_command(evaluate, prog="rld-distill-eval"))
+
+
+def main_predict() -> None:
+    """Run rld-distill-predict."""
+    sys.exit(run_command(predict, prog="rld-distill-predict"))
+
+
+def main_compare() -> None:
+    """Run rld-distill-compare."""
+    sys.exit(run_command(compare, prog="rld-distill-compare"))
+
+
+def main_export() -> None:
+    """Run rld-distill-export."""
+    sys.exit(run_command(export, prog="rld-distill-export"))
+
+
+def main_models() -> None:
+    """Run rld-distill-models."""
+    sys.exit(run_command(models, prog="rld-distill-models"))
+
+
+def main_loss() -> None:
+    """Run rld-distill-loss."""
+    sys.exit(run_command(loss, prog="rld-distill-loss"))

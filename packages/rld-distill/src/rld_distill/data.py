@@ -1,0 +1,390 @@
+"""Images for distillation: digits, CIFAR, class folders and .npz, under one LightningDataModule.
+
+Augmentation is a function of (seed, epoch, index). So results do not depend on the number of
+workers, a resumed run goes on exactly, and teacher logits of augmented views can be cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from papercommons.data.images import read_image
+from papercommons.data.sampling import EpochSampler, mix_seeds
+from papercommons.errors import DataError
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as VF
+
+from rld_distill.cache import TeacherCache
+from rld_distill.sources import ImageSet, load_splits
+
+Augment = Literal["auto", "none", "crop", "crop-flip", "resized-crop", "strong"]
+
+
+class Batch(NamedTuple):
+    """What the module gets.
+
+    Attributes:
+        images: normalised, float32, shape (B, 3, H, W).
+        target: class numbers, int64, shape (B,).
+        indices: number of each image in its split, int64, shape (B,).
+        teacher_logits: cached ones, float32, shape (B, C), or None.
+    """
+
+    images: Tensor
+    target: Tensor
+    indices: Tensor
+    teacher_logits: Tensor | None = None
+
+
+class DistillDataset(Dataset[Batch]):
+    """Batches of one split, read and augmented together.
+
+    Args:
+        images: the split.
+        augment: none for evaluation; see `DistillData`.
+        size: height and width of what the network sees.
+        mean: of each channel in [0, 1], for normalising.
+        std: of each channel.
+        seed: of the augmentation.
+        cache: teacher logits of this split.
+        view: show the augmentation of this epoch always; None: of the epoch that the sampler gives,
+            or of the cache's view for it.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        augment: Augment,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int = 0,
+        cache: TeacherCache | None = None,
+        view: int | None = None,
+    ) -> None:
+        self.view = view
+        self.images, self.augment, self.size = images, augment, size
+        self.mean = torch.tensor(mean).view(3, 1, 1)
+        self.std = torch.tensor(std).view(3, 1, 1)
+        self.seed, self.cache = seed, cache
+        self._draws: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch:
+        """Return a batch of one."""
+        return self.__getitems__([item])
+
+    def __getitems__(self, items: Sequence[tuple[int, int]]) -> Batch:
+        """Return the batch of (epoch, index) pairs, all of one epoch."""
+        epoch = items[0][0]
+        index = torch.tensor([i for _, i in items])
+        view = epoch if self.cache is None else self.cache.view_of(epoch)
+        view = view if self.view is None else self.view
+        if self.images.pixels is not None:
+            pixels = self._augment_together(self.images.pixels[index], index, view)
+        else:
+            pixels = torch.stack([self._read(i, view) for i in index.tolist()])
+        pixels = (pixels.float() / 255 - self.mean) / self.std
+        cached = None if self.cache is None else self.cache.rows(view, index)
+        return Batch(pixels, self.images.labels[index], index, cached)
+
+    def _augment_together(self, pixels: Tensor, index: Tensor, view: int) -> Tensor:
+        if self.augment == "none":
+            return pixels
+        if self.augment not in ("crop", "crop-flip"):
+            return torch.stack(
+                [
+                    self._augment_one(p, mix_seeds(self.seed, view, i))
+                    for p, i in zip(pixels, index.tolist(), strict=True)
+                ]
+            )
+        if self._draws is None or self._draws[0] != view:
+            generator = torch.Generator().manual_seed(mix_seeds(self.seed, view))
+            self._draws = (view, torch.rand(len(self), 3, generator=generator))
+        draws = self._draws[1][index]
+        return random_crop_flip(pixels, draws, flip=self.augment == "crop-flip")
+
+    def _augment_one(self, pixels: Tensor, seed: int) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self.augment == "resized-crop":
+                crop = v2.RandomResizedCrop(self.size, antialias=True)(pixels)
+                return v2.RandomHorizontalFlip()(crop)
+            draws = torch.rand(1, 3)
+            return strong_augment(random_crop_flip(pixels[None], draws, flip=True)[0])
+
+    def _read(self, index: int, view: int) -> Tensor:
+        pixels = VF.pil_to_tensor(read_image(self.images.path(index)))
+        if self.augment == "resized-crop":
+            return self._augment_one(pixels, mix_seeds(self.seed, view, index))
+        pixels = fit_size(pixels, self.size)
+        return self._augment_together(pixels[None], torch.tensor([index]), view)[0]
+
+
+class DistillData(LightningDataModule):
+    """Train, val and test batches of one data set.
+
+    Without a published test split 20 % of each class become the test split; `val_fraction` of the
+    training images become the val split. Both follow from the seed of splitting, which is fixed.
+
+    Args:
+        data: digits, cifar10:FOLDER, cifar100:FOLDER, folder:FOLDER, npz:FILE, or the bare folder
+            or file.
+        batch_size: images per step and process.
+        image_size: height and width; None: as stored, 32 for small images, 224 for photographs.
+        augment: of training images: none; crop (shift by up to 4 pixels); crop-flip (CIFAR's);
+            resized-crop (ImageNet's); strong (crop-flip, two random distortions, a grey square);
+            auto: crop for grey images, crop-flip for small coloured ones, else resized-crop.
+        val_fraction: share of the training images held out, in [0, 1).
+        seed: of order and augmentation.
+        num_workers: reading processes.
+        teacher_cache: file with the teacher's logits of the training split.
+        skip_bad: leave out images that cannot be read (they are named); else they are an error.
+
+    Attributes:
+        classes: class names.
+        mean: of the training images per channel.
+        std: likewise.
+        data_hash: short hash of the data set.
+        skipped: images left out.
+    """
+
+    def __init__(
+        self,
+        data: str = "digits",
+        *,
+        batch_size: int = 64,
+        image_size: int | None = None,
+        augment: Augment = "auto",
+        val_fraction: float = 0.1,
+        seed: int = 0,
+        num_workers: int = 0,
+        teacher_cache: str | None = None,
+        skip_bad: bool = False,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
+        self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+        self.splits = load_splits(
+            data, image_size=image_size, val_fraction=val_fraction, skip_bad=skip_bad
+        )
+        self.classes = self.splits.classes
+        self.mean, self.std = self.splits.mean, self.splits.std
+        self.image_size = self.splits.image_size
+        self.data_hash, self.skipped = self.splits.data_hash, self.splits.skipped
+        self.augment: Augment = self.splits.augment if augment == "auto" else augment
+        self.cache = None
+        if teacher_cache is not None:
+            self.cache = TeacherCache(teacher_cache)
+            self.cache.check(
+                data_hash=self.data_hash,
+                images=len(self.splits.train),
+                num_classes=len(self.classes),
+                augment=self.augment,
+                seed=seed,
+                image_size=self.image_size,
+            )
+
+    @property
+    def has_val(self) -> bool:
+        """Whether there is a val split."""
+        return len(self.splits.val) > 0
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return shuffled, augmented training batches; the last, smaller one is kept."""
+        return self.loader(self.splits.train, augment=self.augment, shuffle=True, cache=self.cache)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """Return the val batches, or none."""
+        return self.loader(self.splits.val) if self.has_val else []
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test batches."""
+        return self.loader(self.splits.test)
+
+    def loader(
+        self,
+        images: ImageSet,
+        *,
+        augment: Augment = "none",
+        shuffle: bool = False,
+        cache: TeacherCache | None = None,
+        view: int | None = None,
+    ) -> DataLoader[Batch]:
+        """Return batches of any split.
+
+        Args:
+            images: the split.
+            augment: see the class.
+            shuffle: a new order each epoch.
+            cache: the teacher's logits of these images.
+            view: show one epoch's augmentation always.
+        """
+        dataset = DistillDataset(
+            images,
+            augment=augment,
+            size=self.image_size,
+            mean=self.mean,
+            std=self.std,
+            seed=self.seed,
+            cache=cache,
+            view=view,
+        )
+        return make_loader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            shuffle=shuffle,
+            seed=self.seed,
+        )
+
+
+def make_loader(
+    dataset: DistillDataset,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    shuffle: bool = False,
+    seed: int = 0,
+) -> DataLoader[Batch]:
+    """Return the batches of a dataset.
+
+    Args:
+        dataset: reads whole batches.
+        batch_size: images per step and process.
+        num_workers: reading processes.
+        shuffle: a new order each epoch.
+        seed: of the order.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=seed),
+        collate_fn=_as_it_is,  # type: ignore[arg-type]
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def random_crop_flip(images: Tensor, draws: Tensor, *, flip: bool, pad: int = 4) -> Tensor:
+    """Return each image shifted by up to `pad` pixels, with zeros coming in, and perhaps mirrored.
+
+    Args:
+        images: any dtype, shape (B, C, H, W).
+        draws: uniform in [0, 1), shape (B, 3): down, right, mirrored if below a half.
+        flip: whether to mirror at all.
+        pad: the largest shift in pixels.
+    """
+    count, channels, height, width = images.shape
+    padded = F.pad(images, (pad,) * 4)
+    shift = (draws[:, :2] * (2 * pad + 1)).long()
+    rows = shift[:, :1] + torch.arange(height)
+    columns = shift[:, 1:] + torch.arange(width)
+    if flip:
+        columns = torch.where(draws[:, 2:] < 0.5, columns.flip(1), columns)
+    places = rows[:, :, None] * padded.shape[-1] + columns[:, None, :]
+    places = places.view(count, 1, -1).expand(-1, channels, -1)
+    return padded.flatten(2).gather(2, places).view_as(images)
+
+
+def strong_augment(image: Tensor) -> Tensor:
+    """Return the image after two random distortions and a grey square over part of it.
+
+    The paper's relatives use 14 distortions, drawn with replacement, of uniform strength. Random
+    numbers come from torch's global generator.
+
+    Args:
+        image: uint8, shape (3, H, W).
+    """
+    size = image.shape[-1]
+    for choice in torch.randint(14, (2,)).tolist():
+        strength = float(torch.rand(()))
+        factor, shear = 0.05 + 0.9 * strength, 0.6 * strength - 0.3
+        degrees = torch.rad2deg(torch.tensor(shear)).item()
+        shift = round(shear * size)
+        match choice:
+            case 0:
+                image = VF.autocontrast(image)
+            case 1:
+                image = VF.adjust_brightness(image, factor)
+            case 2:
+                image = VF.adjust_saturation(image, factor)
+            case 3:
+                image = VF.adjust_contrast(image, factor)
+            case 4:
+                image = VF.equalize(image)
+            case 5:
+                pass
+            case 6:
+                image = VF.posterize(image, 4 + round(4 * strength))
+            case 7:
+                image = VF.rotate(image, 60 * strength - 30)
+            case 8:
+                image = VF.adjust_sharpness(image, factor)
+            case 9:
+                image = VF.affine(image, 0.0, [0, 0], 1.0, [degrees, 0.0])
+            case 10:
+                image = VF.affine(image, 0.0, [0, 0], 1.0, [0.0, degrees])
+            case 11:
+                image = VF.solarize(image, 256 * strength)
+            case 12:
+                image = VF.affine(image, 0.0, [shift, 0], 1.0, [0.0, 0.0])
+            case 13:
+                image = VF.affine(image, 0.0, [0, shift], 1.0, [0.0, 0.0])
+    side = int(float(torch.rand(())) * 0.5 * size)
+    top, left = (int(torch.randint(size, ())) - side // 2 for _ in range(2))
+    top, left = max(top, 0), max(left, 0)
+    grey = torch.tensor([125, 123, 114], dtype=image.dtype).view(3, 1, 1)
+    image[:, top : top + side, left : left + side] = grey
+    return image
+
+
+def fit_size(image: Tensor, size: int) -> Tensor:
+    """Return the image's centre at (C, size, size); above 64 pixels the border (1/8) is cut off.
+
+    Args:
+        image: uint8, shape (C, H, W).
+        size: height and width wanted.
+    """
+    if image.shape[-2:] == (size, size):
+        return image
+    shorter = size if size <= 64 else round(size * 256 / 224)
+    image = VF.resize(image, [shorter], antialias=True)
+    return VF.center_crop(image, [size, size])
+
+
+def check_labels(labels: Tensor, num_classes: int, source: str) -> None:
+    """Check that every label is a class number.
+
+    Args:
+        labels: int64, shape (N,).
+        num_classes: labels lie in [0, num_classes).
+        source: the file, for the message.
+
+    Raises:
+        DataError: a label is outside.
+    """
+    bad = (labels < 0) | (labels >= num_classes)
+    if bad.any():
+        at = int(bad.nonzero()[0])
+        raise DataError(
+            f"{source}: label {int(labels[at])} at {at} is outside 0..{num_classes - 1}; "
+            "check the file and --num-classes"
+        )

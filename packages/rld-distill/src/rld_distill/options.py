@@ -1,0 +1,113 @@
+"""Options that several commands share, as dataclasses; `papercommons.cli` makes flags of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Augment = Literal["auto", "none", "crop", "crop-flip", "resized-crop", "strong"]
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How images are read.
+
+    Attributes:
+        augment: training images: none; crop (shifted by up to 4 pixels); crop-flip (CIFAR's);
+            resized-crop (ImageNet's); strong (crop-flip, two distortions, a grey square); auto:
+            crop for grey, crop-flip for small coloured images, else resized-crop.
+        image_size: height and width for the networks; as stored, or 224 for photographs, if not
+            given.
+        val_fraction: share of the training images held out to choose best.ckpt and to tune on.
+        skip_bad: leave out images that cannot be read (they are named) instead of stopping.
+    """
+
+    augment: Augment = "auto"
+    image_size: int | None = None
+    val_fraction: float | None = None
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """The teacher.
+
+    Attributes:
+        teacher: folder of a trained one, or a network's name (rld-distill-models lists them;
+            timm:NAME and torchvision:NAME come with their published weights). A bare name without
+            weights is trained first and kept in OUT/teacher.
+        teacher_checkpoint: weights for a teacher given by name.
+        teacher_mean: channel means (three) its images were normalised with, if they differ.
+        teacher_std: the deviations likewise.
+        teacher_epochs: passes over the images for a teacher trained first.
+    """
+
+    teacher: str | None = None
+    teacher_checkpoint: str | None = None
+    teacher_mean: list[float] | None = None
+    teacher_std: list[float] | None = None
+    teacher_epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The recipe.
+
+    Attributes:
+        preset: what holds for all that is not given: quick (minutes on two cores), demo, paper
+            (CIFAR), imagenet; auto is paper where there is a CUDA device, else quick.
+        epochs: passes over the training images.
+        batch_size: images per step and device.
+        lr: learning rate.
+        lr_milestones: when it falls to a tenth: whole epochs, or shares of all epochs below 1.
+        momentum: of SGD.
+        weight_decay: on all parameters.
+        warmup_epochs: epochs over which RLD and DKD are faded in; 0 is none.
+    """
+
+    preset: Literal["auto", "quick", "demo", "paper", "imagenet"] = "auto"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    lr_milestones: list[float] | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    warmup_epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The loss.
+
+    Attributes:
+        alpha: weight of sample confidence (rld) or of the true class (dkd).
+        beta: weight of masked correlation (rld) or of the other classes (dkd).
+        temperature: softens both networks' answers.
+        scd_temperature: another one for sample confidence (rld).
+        mask: which classes masked correlation leaves out; gt is the paper's ablation (rld).
+        logit_std: standardise logits first, with that plug-in's weights (rld, dkd, kd, mlkd).
+        ce_weight: weight of cross-entropy with the labels; the method's own if not given.
+        loss_options: any option of the method, as --loss-options.KEY VALUE.
+    """
+
+    alpha: float | None = None
+    beta: float | None = None
+    temperature: float | None = None
+    scd_temperature: float | None = None
+    mask: Literal["ge", "gt"] | None = None
+    logit_std: bool | None = None
+    ce_weight: float | None = None
+    loss_options: dict[str, Any] = field(default_factory=dict)
+
+    def given(self) -> dict[str, object]:
+        """Return what was given, by the names that `rld_distill.methods` knows."""
+        named = {
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "temperature": self.temperature,
+            "scd_temperature": self.scd_temperature,
+            "mask": self.mask,
+            "standardize": self.logit_std or None,
+        }
+        own = {name: value for name, value in named.items() if value is not None}
+        return {**self.loss_options, **own}

@@ -1,0 +1,108 @@
+"""Classifiers on disk: a folder with model.safetensors, config.json and a model card."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from papercommons.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rld_distill.data import DistillData
+
+CARD = """# {model}, {classes} classes
+
+A classifier saved by rld-distill {version}. Load it with `rld_distill.load_classifier("FOLDER")`.
+
+- Input: RGB images, values in [0, 1] minus {mean} over {std}, shape (B, 3, {size}, {size}).
+- Output: logits, shape (B, {classes}), in the order of `classes` in config.json.
+- Made by: {made_by}
+- Limits: it knows only these classes and names one of them for any picture; accuracy holds for
+  pictures like the training set's.
+"""
+
+
+def find_saved(path: str | Path) -> Path:
+    """Return the folder with config.json meant by `path`: itself, or its ``export`` sub-folder.
+
+    Args:
+        path: folder of a saved classifier, or of a run.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(path)
+    for folder in (path, path / "export"):
+        if (folder / "config.json").is_file():
+            return folder
+    raise DataError(
+        f"{path}: no saved classifier (config.json, model.safetensors); give the --out folder of a "
+        "run or one written by rld-distill-export"
+    )
+
+
+def save_classifier(
+    network: nn.Module, folder: str | Path, *, name: str, data: DistillData, made_by: str
+) -> Path:
+    """Write the network, what it needs as input, and a model card.
+
+    Args:
+        network: takes normalised images.
+        folder: made if absent.
+        name: for `create_model`.
+        data: what it was trained on.
+        made_by: the command and its settings in a line.
+    """
+    from papercommons.checkpoint import save_model
+    from papercommons.files import write_text
+
+    config = {
+        "model": name,
+        "num_classes": len(data.classes),
+        "classes": list(data.classes),
+        "image_size": data.image_size,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "data_hash": data.data_hash,
+        "made_by": made_by,
+        "package": "rld-distill",
+        "version": version("rld-distill"),
+    }
+    save_model(network, folder, config)
+    card = CARD.format(
+        model=name,
+        classes=len(data.classes),
+        size=data.image_size,
+        mean=list(data.mean),
+        std=list(data.std),
+        version=version("rld-distill"),
+        made_by=made_by,
+    )
+    write_text(Path(folder) / "README.md", card)
+    return Path(folder)
+
+
+def load_classifier(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network, in evaluation mode, and its configuration.
+
+    Args:
+        path: folder of a saved classifier, or of a run.
+
+    Raises:
+        DataError: missing, broken, or not this package's.
+    """
+    from papercommons.checkpoint import load_weights, read_config, read_state_dict
+
+    from rld_distill.zoo import create_model
+
+    folder = find_saved(path)
+    config = read_config(folder)
+    missing = {"model", "num_classes", "classes", "image_size", "mean", "std"} - config.keys()
+    if missing:
+        raise DataError(f"{folder}/config.json: no entry {', '.join(sorted(missing))}")
+    network = create_model(config["model"], config["num_classes"])
+    load_weights(network, read_state_dict(folder), source=str(folder))
+    return network.eval(), config

@@ -1,0 +1,153 @@
+"""Weights read without running code from the file, and plain models saved as safetensors.
+
+A saved model is a folder with ``model.safetensors`` and ``config.json`` (its constructor's
+arguments and what its input must look like), so it loads without this project too.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from papercommons.errors import DataError
+from papercommons.files import atomic_path, write_json
+
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+def read_state_dict(path: str | Path, *, part: str | None = None) -> dict[str, Tensor]:
+    """Return the weights in a file, on the CPU, by plain name.
+
+    Reads safetensors, and torch files with ``weights_only=True``. Wrappers such as ``{"model":
+    ...}`` and prefixes such as ``module.`` that all names share are taken off.
+
+    Args:
+        path: a .safetensors file, or a .pt, .pth, .ckpt or .tar file of torch.save; a folder with
+            model.safetensors.
+        part: of a Lightning checkpoint, the attribute wanted (``student``), if it has one.
+
+    Raises:
+        DataError: the file is missing or broken, needs pickled code, or holds no weights.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a checkpoint (.safetensors, .pt, .pth, .ckpt)")
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path}: not read: it is no torch file of plain weights (loading it could run code "
+            "from the file); save the state dict as .safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
+    while isinstance(state, Mapping):
+        inner = next((state[w] for w in _WRAPPERS if isinstance(state.get(w), Mapping)), None)
+        if inner is None:
+            break
+        state = inner
+    weights = (
+        {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+        if isinstance(state, Mapping)
+        else {}
+    )
+    if not weights:
+        raise DataError(f"{path}: holds no weights; expected a state dict (name -> tensor)")
+    if part is not None and any(name.startswith(f"{part}.") for name in weights):
+        weights = {name: value for name, value in weights.items() if name.startswith(f"{part}.")}
+        weights = {name.removeprefix(f"{part}."): value for name, value in weights.items()}
+    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), None):
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Load `weights` into `module`; every name and shape must fit.
+
+    Args:
+        module: gets the weights in place.
+        weights: by name.
+        source: where they come from, for the message.
+
+    Raises:
+        DataError: names are missing or unexpected (the first five are listed), or shapes differ.
+    """
+    own = module.state_dict()
+    differing = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{label} {len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        for label, names in (
+            ("missing", [name for name in own if name not in weights]),
+            ("unexpected", [name for name in weights if name not in own]),
+            ("other shape", differing),
+        )
+        if names
+    ]
+    if problems:
+        raise DataError(
+            f"{source}: does not fit {type(module).__name__}: {'; '.join(problems)}; "
+            "check the model's name and the number of classes"
+        )
+    module.load_state_dict(dict(weights))
+
+
+def save_model(module: nn.Module, folder: str | Path, config: Mapping[str, Any]) -> Path:
+    """Write model.safetensors and config.json into `folder`, and return the folder.
+
+    Args:
+        module: its state dict is saved, contiguous and on the CPU.
+        folder: made if absent.
+        config: what is needed to build the module again and to feed it; plain types.
+    """
+    folder = Path(folder)
+    weights = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in module.state_dict().items()
+    }
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
+    write_json(folder / "config.json", dict(config))
+    return folder
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return config.json of a saved model.
+
+    Args:
+        folder: written by `save_model`.
+
+    Raises:
+        DataError: the folder or the file is missing, or it is not a JSON object.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise DataError(f"{folder}: no saved model: config.json is missing")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: not readable JSON ({_first_line(error)})") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: expected a JSON object")
+    return config
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,194 @@
+"""One manner for every command: a typed function becomes a program. Needs no torch to start.
+
+`run_command` reads the function's signature and Google docstring, parses the arguments, calls it
+and prints what it returns. Standard output holds only the result table, or one JSON object with
+``--json``; progress and log lines go to standard error. Exit codes: 0 ok, 2 bad arguments or bad
+data, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from papercommons.arguments import build_parser, call, parse_arguments
+from papercommons.errors import DataError, one_line, reason
+from papercommons.files import is_first_process
+
+__all__ = ["RunOptions", "build_parser", "run_command", "show_progress", "user_message"]
+
+log = logging.getLogger("papercommons")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How to run.
+
+    Attributes:
+        seed: seed of everything random, >= 0.
+        accelerator: auto, cpu, gpu or another name Lightning knows.
+        devices: how many devices, or auto.
+        strategy: how several devices work together: auto, ddp, fsdp, ...
+        precision: number format: 32-true, bf16-mixed, 16-mixed, 64-true.
+        num_workers: processes that read data beside the main one; results do not depend on it.
+        deterministic: refuse algorithms whose result varies from run to run.
+        compile: compile the networks with torch.compile (worth it for long runs).
+        resume: go on with the run in --out: last, or a checkpoint file.
+        overwrite: empty --out first if it holds an earlier run.
+        dry_run: one batch of everything, write nothing.
+        trainer: anything else for Lightning's Trainer, as --trainer.KEY VALUE.
+    """
+
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: str = "auto"
+    strategy: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    num_workers: int = 0
+    deterministic: bool = False
+    compile: bool = False
+    resume: str | None = None
+    overwrite: bool = False
+    dry_run: bool = False
+    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed must be in [0, 2^32), got {self.seed}")
+        if self.num_workers < 0:
+            raise ValueError(f"--num-workers must be >= 0, got {self.num_workers}")
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options that belong to a run (not how this call was made), as plain types."""
+        about_call = {"resume", "overwrite", "dry_run"}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in about_call}
+
+
+def show_progress() -> bool:
+    """Return whether bars are wanted: standard error is a terminal and --quiet was not given."""
+    return sys.stderr.isatty() and log.isEnabledFor(logging.INFO) and is_first_process()
+
+
+def run_command(
+    function: Callable[..., Any], *, prog: str, argv: Sequence[str] | None = None
+) -> int:
+    """Parse arguments for `function`, call it, print its `Result`, and return the exit code.
+
+    A parameter becomes ``--its-name``; ``*names`` become positional arguments; a parameter whose
+    type is a dataclass (such as `RunOptions`) becomes one option per field, under the first line of
+    the dataclass's docstring. Help comes from the docstrings' Args and Attributes.
+
+    Args:
+        function: typed, with a Google docstring; returns a `papercommons.report.Result` or None.
+        prog: the program's name.
+        argv: arguments; those of this process if None.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        with _reader_may_leave():
+            options = parse_arguments(function, prog, words)
+        debug = options.debug
+        _start_log(quiet=options.quiet)
+        with contextlib.redirect_stdout(sys.stderr):
+            result = call(function, options)
+        if result is not None and is_first_process():
+            with _reader_may_leave():
+                result.print(as_json=options.json)
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; a training run goes on with --resume last", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = user_message(error, function.__module__)
+        if message is not None:
+            print(f"{prog}: error: {message}", file=sys.stderr)
+            return 2
+        hint = "" if debug else " (--debug shows where)"
+        print(f"{prog}: failed: {_failure(error)}{hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def user_message(error: BaseException, module: str) -> str | None:
+    """Return the one line to show if `error` is about what the user gave, else None.
+
+    That is a `DataError` from anywhere (also out of a data-loader worker, where only its text
+    survives), an error of the system that names a file, or a ValueError that papercommons or the
+    command's own package raised. One raised inside a library is a fault to look into, not the
+    user's.
+
+    Args:
+        error: what was raised.
+        module: name of the module that holds the command.
+    """
+    if isinstance(error, DataError):
+        return one_line(_text_in_worker(error) or str(error))
+    if isinstance(
+        error,
+        FileNotFoundError
+        | FileExistsError
+        | IsADirectoryError
+        | NotADirectoryError
+        | PermissionError,
+    ):
+        if error.filename is None:
+            return None
+        return one_line(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}")
+    if not isinstance(error, ValueError):
+        return None
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    raised_in = "" if place is None else str(place.tb_frame.f_globals.get("__name__", ""))
+    ours = {module.partition(".")[0], "papercommons"}
+    return one_line(str(error)) if raised_in.partition(".")[0] in ours else None
+
+
+def _text_in_worker(error: BaseException) -> str | None:
+    """Return the message of an error that a data-loader worker sent as the text of a traceback."""
+    text = str(error)
+    if not text.startswith(f"Caught {type(error).__name__} in "):
+        return None
+    *_, last = re.split(rf"^[\w.]*{type(error).__name__}: ?", text, flags=re.MULTILINE)
+    return last
+
+
+def _failure(error: BaseException) -> str:
+    inner = _text_in_worker(error)
+    said = reason(error) if inner is None else one_line(inner)
+    return said if said == type(error).__name__ else f"{type(error).__name__}: {said}"
+
+
+def _start_log(*, quiet: bool) -> None:
+    """Send what packages log to standard error, once, whatever standard error is by now."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers = [handler]
+    wanted = logging.WARNING if quiet else logging.INFO
+    log.setLevel(wanted if is_first_process() else logging.ERROR)
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End the program quietly where the reader of standard output has gone, as head does."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        raise SystemExit(0) from None

@@ -1,0 +1,56 @@
+"""The error for what a user gave and cannot work, and words for messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DataError(ValueError):
+    """A file or folder of the user's is missing, broken or not as documented.
+
+    The message says what, where, what was expected, what to do. Commands print it on one line and
+    exit with 2; it survives the way out of a data-loader worker.
+    """
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ``"; did you mean A or B?"`` with the closest of `names`, or ``""`` if none is close.
+
+    Args:
+        name: what the user wrote.
+        names: what would be valid.
+
+    Example:
+        >>> nearest("resnet9", ["resnet8", "vgg8"])
+        '; did you mean resnet8?'
+    """
+    by_lower = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(by_lower[c] for c in close)}?" if close else ""
+
+
+def one_line(text: str) -> str:
+    r"""Return `text` for one line of a terminal: breaks become spaces, other controls are escaped.
+
+    So the name of a file cannot break a message in two, or send commands to the terminal.
+
+    Args:
+        text: any; a Windows path stays as it is.
+
+    Example:
+        >>> one_line("a\nb\x1b[2J")
+        'a b\\x1b[2J'
+    """
+    joined = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return "".join(c if c.isprintable() or c.isspace() else repr(c)[1:-1] for c in joined)
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 200 characters, or else its type.
+
+    Args:
+        error: what a library raised.
+    """
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0])[:200] if lines else type(error).__name__

@@ -1,0 +1,158 @@
+"""Files of a command: atomic writing, output folders, content hashes. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from papercommons.errors import DataError
+
+
+def is_first_process() -> bool:
+    """Return whether this process writes, under torchrun, SLURM or Lightning's launcher."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; it takes the place of `path` only if the block succeeds.
+
+    Args:
+        path: the file to write; its folder is made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` in UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` to `path` as strict JSON (no NaN), whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def prepare_out(
+    out: str,
+    settings: dict[str, Any],
+    *,
+    resume: str | None = None,
+    overwrite: bool = False,
+    may_change: Iterable[str] = (),
+) -> Path:
+    """Make the output folder of a run, note its settings in config.yaml, and return the folder.
+
+    A run is never written over unasked, and never resumed with other settings than it began with.
+
+    Args:
+        out: the folder.
+        settings: resolved options of the command, plain types.
+        resume: given if the run in `out` is to go on.
+        overwrite: empty the folder first.
+        may_change: settings that may differ between a run and its resumption.
+
+    Raises:
+        DataError: the folder is not empty and neither `resume` nor `overwrite` is given, it holds
+            something else than a run, there is nothing to resume, or settings differ.
+    """
+    folder = Path(out)
+    if not is_first_process():
+        return folder
+    check_out(out, resume=resume, overwrite=overwrite)
+    begun = folder / "config.yaml"
+    if resume is not None:
+        _check_resumed(out, begun, settings, set(may_change))
+    elif folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(begun, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    return folder
+
+
+def check_out(out: str, *, resume: str | None = None, overwrite: bool = False) -> None:
+    """Check that a run may write into `out`, before anything slow begins.
+
+    Args:
+        out: the folder.
+        resume: given if the run in `out` is to go on.
+        overwrite: the folder may be emptied.
+
+    Raises:
+        DataError: see `prepare_out`.
+    """
+    folder = Path(out)
+    if not is_first_process():
+        return
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{out}: --out must be a folder, this is a file; choose another")
+    begun = (folder / "config.yaml").is_file()
+    if resume is not None:
+        if overwrite:
+            raise DataError("--resume and --overwrite exclude each other; give one")
+        if not begun:
+            raise DataError(f"{out}: nothing to resume: no config.yaml there; leave out --resume")
+    elif folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            raise DataError(
+                f"{out}: folder is not empty; pass --resume last, --overwrite, or another --out"
+            )
+        if not begun:
+            raise DataError(
+                f"{out}: not overwritten: it holds no config.yaml, so it is no run; choose another"
+            )
+
+
+def _check_resumed(out: str, begun: Path, settings: dict[str, Any], may_change: set[str]) -> None:
+    before = yaml.safe_load(begun.read_text(encoding="utf-8")) or {}
+    for name, now in settings.items():
+        if name not in may_change and name in before and before[name] != now:
+            raise DataError(
+                f"{out}: cannot resume: {name} was {before[name]!r} and is now {now!r}; "
+                "give the same value or another --out"
+            )
+
+
+def hash_files(paths: Iterable[str | Path]) -> str:
+    """Return a short hash of names, sizes and contents of files, in the order given.
+
+    Of a file above 1 MiB the first and last 512 KiB count, so that large sets stay quick.
+
+    Args:
+        paths: files that exist.
+    """
+    digest = hashlib.sha256()
+    for path in map(Path, paths):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size};".encode())
+        with path.open("rb") as file:
+            if size <= 1 << 20:
+                digest.update(file.read())
+            else:
+                digest.update(file.read(1 << 19))
+                file.seek(size - (1 << 19))
+                digest.update(file.read())
+    return digest.hexdigest()[:16]

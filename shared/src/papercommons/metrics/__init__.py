@@ -1,0 +1,1 @@
+"""Measures that torchmetrics lacks."""

@@ -1,0 +1,39 @@
+"""Confidence intervals by resampling, vectorised."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def bootstrap_interval(
+    values: Tensor, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of `values`.
+
+    Args:
+        values: one number per independent item, any real dtype, shape (N,), N >= 1.
+        level: share of the interval, in (0, 1).
+        draws: resamples.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: `values` is not (N,) or empty, or level is outside (0, 1).
+    """
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(f"values must be (N,) with N >= 1, got {tuple(values.shape)}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    values = values.double().cpu()
+    generator = torch.Generator().manual_seed(seed)
+    count = len(values)
+    per_chunk = max(1, 10_000_000 // count)
+    means = [
+        values[
+            torch.randint(count, (min(per_chunk, draws - start), count), generator=generator)
+        ].mean(dim=1)
+        for start in range(0, draws, per_chunk)
+    ]
+    tail = (1 - level) / 2
+    low, high = torch.quantile(torch.cat(means), torch.tensor([tail, 1 - tail], dtype=torch.double))
+    return float(low), float(high)

@@ -1,0 +1,1 @@
+"""What every package's tests use: fixtures, a two-process runner, paired timings."""

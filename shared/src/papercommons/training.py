@@ -1,0 +1,225 @@
+"""The only place that builds a Lightning Trainer: progress, history, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import seed_everything as lightning_seed_everything
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from papercommons.cli import RunOptions, show_progress
+from papercommons.errors import DataError, nearest
+from papercommons.files import write_text
+
+
+class History(Checkpoint):
+    """Keeps one row of logged numbers per epoch, in the checkpoint and in metrics.csv.
+
+    It is a `Checkpoint` so that Lightning calls it after the module has logged its epoch.
+
+    Attributes:
+        rows: one mapping per finished epoch: epoch (from 1), seconds, and every logged number.
+
+    Args:
+        folder: gets metrics.csv, rewritten whole after each epoch; None writes nothing.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's row."""
+        logged = {n: float(f"{float(v):.7g}") for n, v in trainer.callback_metrics.items()}
+        seconds = time.perf_counter() - self._started
+        self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": seconds, **logged})
+        if self.folder is not None and trainer.is_global_zero:
+            names = list(dict.fromkeys(name for row in self.rows for name in row))
+            text = io.StringIO()
+            writer = csv.DictWriter(text, names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_text(self.folder / "metrics.csv", text.getvalue())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, so that a resumed run has its whole history."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows of the run that is resumed."""
+        self.rows = list(state_dict["rows"])
+
+
+def fit(
+    module: LightningModule,
+    data: LightningDataModule,
+    *,
+    epochs: int,
+    run: RunOptions,
+    out: Path | None = None,
+    monitor: str | None = None,
+    mode: str = "max",
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Trainer, History]:
+    """Train `module` on `data` and return the trainer and the history.
+
+    Writes last.ckpt after each epoch and, where `monitor` is given, best.ckpt; metrics.csv; and
+    TensorBoard events where tensorboard is installed. A resumed run goes on exactly as if it had
+    not stopped, given data whose order depends on seed and epoch (`EpochSampler`).
+
+    Args:
+        module: what to train.
+        data: its batches.
+        epochs: passes over the training data.
+        run: options of the command.
+        out: folder of the run, see `papercommons.files.prepare_out`; None writes nothing.
+        monitor: a logged validation metric that chooses best.ckpt; None keeps no best.
+        mode: whether its ``max`` or ``min`` is best.
+        callbacks: further ones.
+
+    Raises:
+        DataError: the checkpoint to resume is missing or broken.
+    """
+    keep = out if not run.dry_run else None
+    history = History(keep)
+    extra: list[Callback] = [history, *callbacks]
+    if keep is not None:
+        if monitor is not None:
+            extra.append(
+                ModelCheckpoint(
+                    keep, "best", monitor=monitor, mode=mode, enable_version_counter=False
+                )
+            )
+        extra.append(
+            ModelCheckpoint(
+                keep, "last", save_on_train_epoch_end=True, enable_version_counter=False
+            )
+        )
+    trainer = make_trainer(run, epochs=epochs, callbacks=extra, log_to=keep)
+    checkpoint = None
+    if run.resume is not None and keep is not None:
+        checkpoint = keep / "last.ckpt" if run.resume == "last" else Path(run.resume)
+        if not checkpoint.is_file():
+            raise DataError(f"{checkpoint}: nothing to resume; leave out --resume")
+        try:
+            torch.load(checkpoint, map_location="meta", weights_only=True)
+        except Exception as error:
+            first = str(error).splitlines()[0]
+            raise DataError(f"{checkpoint}: not a readable checkpoint ({first})") from None
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    return trainer, history
+
+
+def gather_predictions(
+    module: LightningModule, loader: DataLoader[Any], *, run: RunOptions
+) -> list[Any]:
+    """Return what ``predict_step`` gives for every batch, from all processes, on each of them.
+
+    Args:
+        module: with a ``predict_step`` that returns tensors on the CPU and says which items it saw.
+        loader: batches of this process (`EpochSampler` shares them out).
+        run: options of the command.
+    """
+    trainer = make_trainer(run)
+    outputs = trainer.predict(module, loader) or []
+    if trainer.world_size == 1:
+        return list(outputs)
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, outputs)
+    return [output for part in parts for output in part]
+
+
+def make_trainer(
+    run: RunOptions,
+    *,
+    epochs: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    log_to: Path | None = None,
+) -> Trainer:
+    """Return a Trainer that logs to standard error only and leaves the order of data to the data.
+
+    Args:
+        run: options of the command; ``run.trainer`` overrides everything here.
+        epochs: passes over the training data; None for evaluation.
+        callbacks: its callbacks.
+        log_to: folder for TensorBoard events, where tensorboard is installed.
+
+    Raises:
+        ValueError: ``run.trainer`` has an option that the Trainer does not know, or
+            the accelerator or its devices are not there.
+    """
+    import inspect
+
+    quieten_lightning()
+    known = inspect.signature(Trainer).parameters
+    for name in run.trainer:
+        if name not in known:
+            raise ValueError(f"--trainer.{name}: no such option{nearest(name, known)}")
+    bars: list[Callback] = []
+    if show_progress() and run.trainer.get("enable_progress_bar", True):
+        bars = [RichProgressBar(console_kwargs={"stderr": True}, leave=False)]
+    logger = None
+    if log_to is not None and find_spec("tensorboard") is not None:
+        logger = TensorBoardLogger(log_to, name="", version="tensorboard")
+    options: dict[str, Any] = {
+        "max_epochs": epochs,
+        "accelerator": run.accelerator,
+        "devices": int(run.devices) if run.devices.lstrip("-").isdigit() else run.devices,
+        "strategy": run.strategy,
+        "precision": run.precision,
+        "deterministic": run.deterministic or None,
+        "fast_dev_run": run.dry_run,
+        "callbacks": [*callbacks, *bars],
+        "enable_progress_bar": bool(bars),
+        "enable_model_summary": False,
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+        "logger": logger or False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 50,
+        "use_distributed_sampler": False,
+    }
+    try:
+        return Trainer(**(options | run.trainer))
+    except Exception as error:
+        raise ValueError(f"cannot run as asked: {str(error).splitlines()[0]}") from error
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch, also in data-loader workers, without a log line.
+
+    Args:
+        seed: >= 0.
+    """
+    lightning_seed_everything(seed, workers=True, verbose=False)
+
+
+def quieten_lightning() -> None:
+    """Silence Lightning's banners and hints; its real warnings stay."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*The number of training batches.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*GPU available but not used.*",
+        ".*treespec, LeafSpec.*",
+        ".*isinstance.*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
