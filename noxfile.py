@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 import tomllib
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ FOLDERS = {"papercommons": ROOT / "shared"} | {
     path.parent.name: path.parent for path in sorted(ROOT.glob("packages/*/pyproject.toml"))
 }
 
-nox.needs_version = ">=2025.5"
+nox.needs_version = ">=2025.10.16"
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.reuse_venv = "yes"
@@ -106,12 +107,19 @@ def all_extras() -> dict[str, str]:
     return {p: f"[{','.join(project(p).get('optional-dependencies', []))}]" for p in FOLDERS}
 
 
-def pytest(session: nox.Session, *arguments: str, python: str = "python", **options: Any) -> None:
+def pytest(
+    session: nox.Session,
+    *arguments: str,
+    python: str = "python",
+    env: Mapping[str, str] | None = None,
+    success_codes: Iterable[int] = (0,),
+) -> None:
     """Run pytest away from the sources, so that only what is installed can be imported."""
     session.chdir(session.create_tmp())
-    env = {"PYTHONPATH": None, "PAPERCOMMONS_FROM_SOURCE": None}
+    unset = dict.fromkeys(("PYTHONPATH", "PAPERCOMMONS_FROM_SOURCE"))
     where = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
-    session.run(python, "-m", "pytest", *where, *arguments, env=env, external=True, **options)
+    command = [python, "-m", "pytest", *where, *arguments]
+    session.run(*command, env={**unset, **(env or {})}, success_codes=success_codes, external=True)
 
 
 @nox.session
@@ -149,18 +157,20 @@ def tests(session: nox.Session, package: str, accelerator: str) -> None:
     """Test each package from its built wheel, alone in its environment, on the CPU or a GPU."""
     gpu = accelerator == "gpu"
     own = Path(session.bin)
-    lent = own.parent.with_name(own.parent.name.replace("gpu", "cpu")) / own.name / "python"
-    # Both halves share one environment, the CPU half's; without it the GPU half makes its own.
-    python = str(lent if gpu and lent.exists() else own / "python")
-    if gpu and lent.exists():
+    # The GPU half works in the environment of the CPU half, if that has been made already.
+    of_cpu = own.parent.with_name(own.parent.name.removesuffix("gpu") + "cpu") / own.name
+    lent = gpu and of_cpu.exists()
+    python = str((of_cpu if lent else own) / "python")
+    if lent:
         need_cuda(session, python)
     install(session, {package: "[test]"}, f"--python={python}")
+    folder = str(FOLDERS[package] / "tests")
     if gpu:
         need_cuda(session, python)
-    device = ["--device", "cuda" if gpu else "cpu"]
-    folder = str(FOLDERS[package] / "tests")
-    may_be_empty = {"success_codes": [0, 5]} if gpu else {}
-    pytest(session, folder, *device, *ARGUMENTS, python=python, **may_be_empty)
+        pytest(session, folder, "--device=cuda", *ARGUMENTS, python=python, success_codes=[0, 5])
+    else:
+        hidden = {"CUDA_VISIBLE_DEVICES": ""}
+        pytest(session, folder, "--device=cpu", *ARGUMENTS, python=python, env=hidden)
 
 
 @nox.session

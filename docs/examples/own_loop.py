@@ -43,7 +43,8 @@ def main() -> tuple[float, float]:
     student = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
     train(teacher, images[:1200], labels[:1200])
     train(student, images[:1200], labels[:1200], teacher=teacher)
-    return tuple(accuracy(network, images[1200:], labels[1200:]) for network in (teacher, student))
+    test = images[1200:], labels[1200:]
+    return accuracy(teacher, *test), accuracy(student, *test)
 
 
 if __name__ == "__main__":

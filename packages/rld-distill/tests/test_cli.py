@@ -214,6 +214,7 @@ def test_loss_command_is_the_parity_entry(shared_files, tmp_path, capsys):
         (("--teacher", "no/where"), "no/where: no saved classifier"),
         (("--teacher-checkpoint", "no.pt"), "--teacher-checkpoint needs the network's name"),
         (("--teacher", "resnet8", "--teacher-checkpoint", "no.pt"), "no.pt: no such file"),
+        (("--teacher", "torchvision:resnet18"), "tell 1000 classes apart, the data have 3"),
         (("--teacher-cache", "no.safetensors"), "no.safetensors: no such file"),
         (("--teacher-mean", "1,2"), "--teacher-mean must be three numbers"),
         (("--preset", "papr"), "--preset: expected one of"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from rld_distill import models
-from rld_distill.zoo import create_model, input_normalization, list_models
+from rld_distill.zoo import create_model, input_normalization, list_models, published_classes
 from torch.nn import functional as F
 
 DATA = Path(__file__).parent / "data"
@@ -258,6 +258,12 @@ def test_other_libraries_networks(name, device):
 def test_side_heads_are_left_out():
     network = create_model("torchvision:googlenet", 7).train()
     assert network(images(size=64)).shape == (2, 7)
+
+
+def test_published_classes():
+    assert published_classes("torchvision:resnet18") == 1000
+    assert published_classes("timm:resnet18") == 1000
+    assert published_classes("resnet8") is None
 
 
 def test_input_normalization():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import itertools
 import re
 import sys
 import textwrap
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from papercommons.errors import DataError, nearest, one_line
-
 
 
 def parse_arguments(function: Callable[..., Any], prog: str, words: Sequence[str]) -> Any:
@@ -35,9 +35,13 @@ def parse_arguments(function: Callable[..., Any], prog: str, words: Sequence[str
     """
     words = _with_dashes(words)
     parser = build_parser(function, prog)
-    for path in _config_files(words):
-        _check_config(path)
-    return parser.parse_args(words)
+    configs = [_read_config(path) for path in _config_files(words)]
+    options = parser.parse_args(words)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL and not options[name]:
+            # argparse sets absent positional arguments to [], over those of a config
+            options[name] = next((c[name] for c in reversed(configs) if c.get(name)), [])
+    return options
 
 
 def call(function: Callable[..., Any], options: Any) -> Any:
@@ -55,7 +59,7 @@ def call(function: Callable[..., Any], options: Any) -> Any:
             fields = {field.name: options[field.name] for field in dataclasses.fields(hints[name])}
             keywords[name] = hints[name](**fields)
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            positional = options[name] or []
+            positional = options[name]
         else:
             keywords[name] = options[name]
     return function(*positional, **keywords)
@@ -144,9 +148,7 @@ def _add(
         options["metavar"] = "{" + ",".join(map(str, typing.get_args(literal))) + "}"
     element = _list_element(hint)
     kind = _text if hint is str else _text_or_none if hint == str | None else _text_last(hint)
-    parser.add_argument(
-        _flag(name), type=_comma_separated(element) if element else kind, **options
-    )
+    parser.add_argument(_flag(name), type=_comma_separated(element) if element else kind, **options)
 
 
 def _flag(name: str) -> str:
@@ -181,7 +183,7 @@ def _text_last(hint: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         ordered = sorted(map(_text_last, parts), key=lambda part: part is str)
         return typing.Union[tuple(ordered)]  # noqa: UP007 (it is made of a tuple)
-    return dict[parts[0], _text_last(parts[1])] if origin is dict else hint  # type: ignore[misc]
+    return types.GenericAlias(dict, (parts[0], _text_last(parts[1]))) if origin is dict else hint
 
 
 def _list_element(hint: Any) -> Any:
@@ -253,19 +255,20 @@ def _with_dashes(words: Sequence[str]) -> list[str]:
 
 
 def _config_files(words: Sequence[str]) -> Iterator[str]:
-    for word, following in zip(words, words[1:], strict=False):
-        if word == "--config":
+    for word, following in itertools.pairwise([*words, ""]):
+        if word == "--config" and following:
             yield following
-    for word in words:
-        if word.startswith("--config="):
+        elif word.startswith("--config="):
             yield word.partition("=")[2]
 
 
-def _check_config(path: str) -> None:
+def _read_config(path: str) -> dict[str, Any]:
     import yaml
 
     if not path or not Path(path).is_file():
-        raise DataError(f"{path or '--config'}: no such file; --config takes a YAML file of options")
+        raise DataError(
+            f"{path or '--config'}: no such file; --config takes a YAML file of options"
+        )
     try:
         options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError:
@@ -277,6 +280,7 @@ def _check_config(path: str) -> None:
         raise DataError(f"{path}: not readable YAML ({where}{problem})") from None
     if not isinstance(options, dict):
         raise DataError(f"{path}: holds no options; expected lines such as `lr: 0.1`")
+    return options
 
 
 def _parser_class() -> type:
@@ -332,7 +336,9 @@ def explain(message: str, known: Sequence[str]) -> str:
     if found := re.match(r"the following arguments are required: (.*)", message):
         names = [_flag(name.strip()) for name in found[1].split(",")]
         return f"needs {', '.join(names)} (--help lists all options)"
-    if found := re.match(r'(?:Parser key "([\w.]+)"|argument --([\w-]+)\S*):\s*(.*)', message, re.S):
+    if found := re.match(
+        r'(?:Parser key "([\w.]+)"|argument --([\w-]+)\S*):\s*(.*)', message, re.S
+    ):
         return one_line(f"{_flag(found[1] or found[2])}: {_explain_value(found[3])}")
     return one_line(message.replace("--print_", "--print-"))
 
@@ -346,8 +352,8 @@ def _explain_value(message: str) -> str:
         return f"expected {' or '.join(kinds)}, got {given[1].strip()!r}"
     if message.startswith("expected one argument"):
         return "needs a value"
-    if found := re.match(r"ignored explicit argument (.*)", message, re.S):
+    if found := re.match(r"ignored explicit argument (.*)", message, re.DOTALL):
         return f"takes no value, got {found[1]}"
-    if found := re.match(r"invalid (.+?) value: (.*)", message, re.S):
+    if found := re.match(r"invalid (.+?) value: (.*)", message, re.DOTALL):
         return f"expected {found[1]}, got {found[2]}"
     return message

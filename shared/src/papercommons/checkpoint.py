@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from papercommons.errors import DataError
+from papercommons.errors import DataError, reason
 from papercommons.files import atomic_path, write_json
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
@@ -28,7 +27,8 @@ def read_state_dict(path: str | Path, *, part: str | None = None) -> dict[str, T
     """Return the weights in a file, on the CPU, by plain name.
 
     Reads safetensors, and torch files with ``weights_only=True``. Wrappers such as ``{"model":
-    ...}`` and prefixes such as ``module.`` that all names share are taken off.
+    ...}`` and prefixes such as ``module.`` that all names share are taken off; `load_weights` puts
+    back what its module has.
 
     Args:
         path: a .safetensors file, or a .pt, .pth, .ckpt or .tar file of torch.save; a folder with
@@ -44,7 +44,7 @@ def read_state_dict(path: str | Path, *, part: str | None = None) -> dict[str, T
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a checkpoint (.safetensors, .pt, .pth, .ckpt)")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -53,13 +53,11 @@ def read_state_dict(path: str | Path, *, part: str | None = None) -> dict[str, T
             f"{path}: not read: it is no torch file of plain weights (loading it could run code "
             "from the file); save the state dict as .safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
-    while isinstance(state, Mapping):
-        inner = next((state[w] for w in _WRAPPERS if isinstance(state.get(w), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
+    except Exception as error:  # readers fail in many ways on what is broken
+        raise DataError(f"{path}: not a readable checkpoint ({reason(error)})") from error
+    for _ in _WRAPPERS:  # as deep as wrappers nest, and no deeper in a file that holds itself
+        wrapped = state if isinstance(state, Mapping) else {}
+        state = next((wrapped[w] for w in _WRAPPERS if isinstance(wrapped.get(w), Mapping)), state)
     weights = (
         {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
         if isinstance(state, Mapping)
@@ -70,13 +68,24 @@ def read_state_dict(path: str | Path, *, part: str | None = None) -> dict[str, T
     if part is not None and any(name.startswith(f"{part}.") for name in weights):
         weights = {name: value for name, value in weights.items() if name.startswith(f"{part}.")}
         weights = {name.removeprefix(f"{part}."): value for name, value in weights.items()}
-    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), None):
-        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights
+    prefix = _shared_prefix(weights)
+    return {name.removeprefix(prefix): value for name, value in weights.items()}
+
+
+def _shared_prefix(names: Iterable[str]) -> str:
+    """Return the prefixes of wrappers that all names begin with, joined: ``module.model.``."""
+    names, shared = list(names), ""
+    while names and (
+        found := [p for p in _PREFIXES if all(name.startswith(shared + p) for name in names)]
+    ):
+        shared += found[0]
+    return shared
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
     """Load `weights` into `module`; every name and shape must fit.
+
+    Prefixes of wrappers, such as ``module.``, need not fit.
 
     Args:
         module: gets the weights in place.
@@ -87,6 +96,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: st
         DataError: names are missing or unexpected (the first five are listed), or shapes differ.
     """
     own = module.state_dict()
+    given, wanted = _shared_prefix(weights), _shared_prefix(own)
+    weights = {wanted + name.removeprefix(given): value for name, value in weights.items()}
     differing = [
         f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
         for name in own
@@ -142,12 +153,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise DataError(f"{folder}: no saved model: config.json is missing")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not readable JSON ({_first_line(error)})") from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested without end
+        raise DataError(f"{path}: not readable JSON ({reason(error)})") from error
     if not isinstance(config, dict):
         raise DataError(f"{path}: expected a JSON object")
     return config
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -16,13 +16,13 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from papercommons.arguments import build_parser, call, parse_arguments
 from papercommons.errors import DataError, one_line, reason
 from papercommons.files import is_first_process
 
-__all__ = ["RunOptions", "build_parser", "run_command", "show_progress", "user_message"]
+__all__ = ["RunOptions", "build_parser", "program", "run_command", "show_progress", "user_message"]
 
 log = logging.getLogger("papercommons")
 
@@ -120,6 +120,20 @@ def run_command(
         print(f"{prog}: failed: {_failure(error)}{hint}", file=sys.stderr)
         return 1
     return 0
+
+
+def program(function: Callable[..., Any], prog: str) -> Callable[[], NoReturn]:
+    """Return what a console script calls: `run_command` on this process's arguments, then exit.
+
+    Args:
+        function: see `run_command`.
+        prog: the program's name.
+    """
+
+    def main() -> NoReturn:
+        sys.exit(run_command(function, prog=prog))
+
+    return main
 
 
 def user_message(error: BaseException, module: str) -> str | None:

@@ -25,9 +25,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
         >>> nearest("resnet9", ["resnet8", "vgg8"])
         '; did you mean resnet8?'
     """
-    by_lower = {known.lower(): known for known in names}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(by_lower[c] for c in close)}?" if close else ""
+    scores = {
+        known: difflib.SequenceMatcher(None, name.lower(), known.lower()).ratio() for known in names
+    }
+    least = max(0.6, 0.9 * max(scores.values(), default=0.0))
+    close = sorted((n for n in scores if scores[n] >= least), key=lambda n: -scores[n])[:3]
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def one_line(text: str) -> str:

@@ -19,8 +19,10 @@ from papercommons.errors import DataError
 
 def is_first_process() -> bool:
     """Return whether this process writes, under torchrun, SLURM or Lightning's launcher."""
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return next((rank for rank in ranks if rank is not None), "0") == "0"
+    for name in ("RANK", "SLURM_PROCID"):  # of all processes on all machines
+        if name in os.environ:
+            return os.environ[name] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
 
 
 @contextmanager
@@ -29,6 +31,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: the file to write; its folder is made.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,14 +51,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` in UTF-8, whole or not at all."""
+    """Write `text` to `path` in UTF-8, whole or not at all; line ends stay as they are.
+
+    Bytes of a file's name that are no UTF-8 become escapes, in JSON the right ones.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` to `path` as strict JSON (no NaN), whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+_RUN_MARK = "# Settings of a run, written by papercommons; --config reads them.\n"
 
 
 def prepare_out(
@@ -67,10 +78,11 @@ def prepare_out(
     """Make the output folder of a run, note its settings in config.yaml, and return the folder.
 
     A run is never written over unasked, and never resumed with other settings than it began with.
+    In any but the first of several processes nothing is done.
 
     Args:
         out: the folder.
-        settings: resolved options of the command, plain types.
+        settings: resolved options of the command, plain types; None is the same as absent.
         resume: given if the run in `out` is to go on.
         overwrite: empty the folder first.
         may_change: settings that may differ between a run and its resumption.
@@ -83,13 +95,12 @@ def prepare_out(
     if not is_first_process():
         return folder
     check_out(out, resume=resume, overwrite=overwrite)
-    begun = folder / "config.yaml"
+    text = _RUN_MARK + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     if resume is not None:
-        _check_resumed(out, begun, settings, set(may_change))
+        _check_resumed(folder / "config.yaml", yaml.safe_load(text), set(may_change))
     elif folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(begun, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        _empty(folder)
+    write_text(folder / "config.yaml", text)
     return folder
 
 
@@ -107,32 +118,55 @@ def check_out(out: str, *, resume: str | None = None, overwrite: bool = False) -
     folder = Path(out)
     if not is_first_process():
         return
+    if not out:
+        raise DataError("--out is empty; give the path of a folder")
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{out}: --out must be a folder, this is a file; choose another")
-    begun = (folder / "config.yaml").is_file()
     if resume is not None:
         if overwrite:
             raise DataError("--resume and --overwrite exclude each other; give one")
-        if not begun:
-            raise DataError(f"{out}: nothing to resume: no config.yaml there; leave out --resume")
+        if not _is_run(folder):
+            raise DataError(f"{out}: nothing to resume: no run began there; leave out --resume")
     elif folder.exists() and any(folder.iterdir()):
+        if not _is_run(folder):
+            raise DataError(
+                f"{out}: folder is not empty and holds no run (a config.yaml of ours), so it is "
+                "not overwritten; choose another --out"
+            )
         if not overwrite:
             raise DataError(
                 f"{out}: folder is not empty; pass --resume last, --overwrite, or another --out"
             )
-        if not begun:
-            raise DataError(
-                f"{out}: not overwritten: it holds no config.yaml, so it is no run; choose another"
-            )
 
 
-def _check_resumed(out: str, begun: Path, settings: dict[str, Any], may_change: set[str]) -> None:
-    before = yaml.safe_load(begun.read_text(encoding="utf-8")) or {}
-    for name, now in settings.items():
-        if name not in may_change and name in before and before[name] != now:
+def _is_run(folder: Path) -> bool:
+    try:
+        return (folder / "config.yaml").read_bytes().startswith(_RUN_MARK.encode())
+    except OSError:
+        return False
+
+
+def _empty(folder: Path) -> None:
+    """Empty a run's folder; config.yaml goes last: half emptied it still counts as a run."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.yaml"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _check_resumed(begun: Path, settings: dict[str, Any], may_change: set[str]) -> None:
+    try:
+        before = yaml.safe_load(begun.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        before = None
+    if not isinstance(before, dict):
+        raise DataError(f"{begun}: not readable, so the run cannot be resumed; pass --overwrite")
+    for name in dict.fromkeys([*settings, *before]):
+        if name not in may_change and before.get(name) != settings.get(name):
             raise DataError(
-                f"{out}: cannot resume: {name} was {before[name]!r} and is now {now!r}; "
-                "give the same value or another --out"
+                f"{begun.parent}: cannot resume: {name} was {before.get(name)!r} and is now "
+                f"{settings.get(name)!r}; give the same value or another --out"
             )
 
 
@@ -147,7 +181,7 @@ def hash_files(paths: Iterable[str | Path]) -> str:
     digest = hashlib.sha256()
     for path in map(Path, paths):
         size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
+        digest.update(os.fsencode(path.name) + f":{size};".encode())
         with path.open("rb") as file:
             if size <= 1 << 20:
                 digest.update(file.read())

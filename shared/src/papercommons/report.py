@@ -13,13 +13,15 @@ import json
 import math
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from papercommons.errors import one_line
 from papercommons.files import write_json, write_text
+from papercommons.versions import installed_version
 
 Row = Mapping[str, Any]
 PALETTE = ("#2563eb", "#d97706", "#059669", "#be185d", "#6d28d9", "#0891b2", "#65a30d", "#475569")
@@ -60,8 +62,10 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain types; numbers that are not finite become None."""
-        versions = {name: version(name) for name in (self.package, "papercommons", "torch")}
-        values = dataclasses.asdict(self) | {
+        names = (self.package, "papercommons", "torch")
+        versions = {name: installed_version(name) for name in names}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values |= {
             "seed": self.settings.get("seed"),
             "versions": versions | {"python": platform.python_version()},
         }
@@ -75,30 +79,36 @@ class Result:
         return path
 
     def print(self, *, as_json: bool = False) -> None:
-        """Print one JSON object, or the title, the table and the files, to standard output."""
+        """Print one JSON object, or title, table, notes and files, to standard output."""
         if as_json:
-            print(json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False))
+            print(json.dumps(self.to_dict(), allow_nan=False))
             return
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
 
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
-        if self.rows:
-            console.print(self.title, markup=False, highlight=False)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal that knows no dash or umlaut
+        piped = not sys.stdout.isatty()
+        console = Console(width=120 if piped else None, markup=False, emoji=False, highlight=False)
+        console.print(one_line(self.title), soft_wrap=piped)
+        rows = self.table()
+        if rows:
             table = Table(box=SIMPLE_HEAD)
-            for name in _columns(self.rows):
-                numeric = all(isinstance(row.get(name), int | float | None) for row in self.rows)
-                table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-            for row in self.rows:
-                table.add_row(*(format_value(row.get(name)) for name in _columns(self.rows)))
+            for name in _columns(rows):
+                justify: Any = "right" if _is_numeric(rows, name) else "left"
+                table.add_column(one_line(name), justify=justify, overflow="fold")
+            for row in rows:
+                table.add_row(*(format_value(row.get(name)) for name in _columns(rows)))
             console.print(table)
-        else:
-            console.print(self.title, markup=False, highlight=False)
         for line in self.notes:
-            console.print(line, markup=False)
+            console.print(one_line(line), soft_wrap=piped)
         for kind, path in self.files.items():
-            console.print(f"{kind}: {path}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{kind}: {one_line(path)}", soft_wrap=True)
+
+    def table(self) -> Sequence[Row]:
+        """Return the rows; without any, the metrics as one row each."""
+        return self.rows or [{"metric": k, "value": v} for k, v in self.metrics.items()]
 
 
 def format_value(value: Any) -> str:
@@ -106,14 +116,21 @@ def format_value(value: Any) -> str:
 
     Args:
         value: a cell.
+
+    Example:
+        >>> [format_value(v) for v in (0.5, 0.00012345, 12345.6, 1234567, None, True)]
+        ['0.5000', '0.0001234', '12,346', '1,234,567', '–', 'yes']
     """
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    value = _plain(value)
+    if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        if 1e4 <= abs(value) < 1e9:
+            return f"{value:,.0f}"
+        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else one_line(str(value))
 
 
 @dataclasses.dataclass
@@ -140,7 +157,8 @@ def write_report(path: str | Path, result: Result, sections: Sequence[Section] =
 
     Args:
         path: the page, usually ``OUT/report.html``.
-        result: its table and metrics head the page; settings and limits close it.
+        result: its table heads the page (its metrics, if it has no rows); limits, versions, input
+            hash, seed and settings close it.
         sections: what stands between.
     """
     path = Path(path)
@@ -150,7 +168,7 @@ def write_report(path: str | Path, result: Result, sections: Sequence[Section] =
         f"<h1>{_escape(result.title)}</h1>",
         f'<p class="meta">{_escape(result.command)} · {_escape(result.created)} · '
         f"{_escape(result.device or 'device not stated')}</p>",
-        _html_table(result.rows),
+        _html_table(result.table()),
         *(f"<p>{_escape(note)}</p>" for note in result.notes),
     ]
     for section in sections:
@@ -170,6 +188,7 @@ def write_report(path: str | Path, result: Result, sections: Sequence[Section] =
     about = {
         **{f"version of {name}": number for name, number in values["versions"].items()},
         "input hash": result.data_hash,
+        "seed": values["seed"],
         **values["settings"],
     }
     body.append("<h2>Settings</h2>")
@@ -183,7 +202,7 @@ def figure_png(draw: Callable[[Any], None], *, width: float = 8.0, height: float
     """Return the PNG of a figure in the house's look.
 
     Args:
-        draw: gets an empty matplotlib Figure and fills it.
+        draw: gets an empty matplotlib Figure and fills it; a $ in its texts is a dollar.
         width: inches.
         height: inches.
     """
@@ -202,8 +221,10 @@ def figure_png(draw: Callable[[Any], None], *, width: float = 8.0, height: float
         "legend.frameon": False,
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
+        "text.parse_math": False,
     }
-    with mpl.rc_context(look):
+    with mpl.rc_context(look), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
         figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
@@ -219,9 +240,14 @@ def curves_png(
 
     Args:
         panels: title of a panel -> name of a curve -> its values; the first stands at x = 1, None
-            leaves a gap.
+            is left out.
         xlabel: label of the horizontal axis.
+
+    Raises:
+        ValueError: no panels.
     """
+    if not panels:
+        raise ValueError("panels must not be empty")
 
     def draw(figure: Any) -> None:
         from matplotlib.ticker import MaxNLocator
@@ -230,9 +256,10 @@ def curves_png(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
             for name, values in curves.items():
-                points = [(i, v) for i, v in enumerate(values, 1) if v is not None]
-                marker = "o" if len(points) < 25 else None
-                axes.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=3)
+                places = [i for i, value in enumerate(values, 1) if value is not None]
+                drawn = [value for value in values if value is not None]
+                marker = "o" if len(places) < 25 else None
+                axes.plot(places, drawn, label=name, marker=marker, markersize=3)
             axes.set(title=title, xlabel=xlabel)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if len(curves) > 1:
@@ -245,18 +272,27 @@ def image_grid_png(images: Sequence[Any], captions: Sequence[str], *, columns: i
     """Return a PNG of pictures in rows, each with a caption under it.
 
     Args:
-        images: each (H, W) or (H, W, 3), uint8 or float in [0, 1].
+        images: each (H, W) or (H, W, 3), uint8, bool or float in [0, 1], or a PIL image.
         captions: one per picture.
         columns: pictures in a row.
+
+    Raises:
+        ValueError: no images, or not as many captions.
     """
+    if len(images) == 0 or len(images) != len(captions):
+        raise ValueError(f"images must have one caption each, got {len(images)}, {len(captions)}")
     rows = -(-len(images) // columns)
 
     def draw(figure: Any) -> None:
+        import numpy as np
+
         places = list(figure.subplots(rows, columns, squeeze=False).flat)
         for place in places:
             place.axis("off")
         for place, image, caption in zip(places, images, captions, strict=False):
-            place.imshow(image, cmap="gray", interpolation="nearest")
+            pixels = np.asarray(image)
+            white = 255 if pixels.dtype == np.uint8 else 1
+            place.imshow(pixels, cmap="gray", vmin=0, vmax=white, interpolation="nearest")
             place.set_title(caption, fontsize=8, loc="center")
 
     return figure_png(draw, width=1.5 * columns, height=1.85 * rows)
@@ -279,20 +315,22 @@ def _columns(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
+def _is_numeric(rows: Sequence[Row], name: str) -> bool:
+    return all(isinstance(_plain(row.get(name)), int | float | None) for row in rows)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    return _plain(value.item()) if hasattr(value, "item") else str(value)
+    if value is None or isinstance(value, str | int | float):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)  # numpy, torch
 
 
 def _setting(value: Any) -> str:
-    return str(value) if isinstance(value, float) else format_value(value)
+    return format_value(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _escape(text: Any) -> str:
@@ -303,19 +341,12 @@ def _html_table(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     names = _columns(rows)
-    numeric = {n for n in names if all(isinstance(r.get(n), int | float | None) for r in rows)}
-    head = "".join(
-        f"<th{' class=n' if name in numeric else ''}>{_escape(name)}</th>" for name in names
-    )
-    lines = []
-    for row in rows:
-        cells = ((row.get(name), format_value(row.get(name))) for name in names)
-        lines.append(
-            "".join(
-                f"<td{' class=n' if isinstance(v, int | float) else ''}>{_escape(shown)}</td>"
-                for v, shown in cells
-            )
-        )
+    kinds = {name: " class=n" if _is_numeric(rows, name) else "" for name in names}
+    head = "".join(f"<th{kinds[name]}>{_escape(name)}</th>" for name in names)
+    lines = [
+        "".join(f"<td{kinds[n]}>{_escape(format_value(row.get(n)))}</td>" for n in names)
+        for row in rows
+    ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 

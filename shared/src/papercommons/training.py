@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import inspect
 import io
 import logging
+import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from papercommons.cli import RunOptions, show_progress
-from papercommons.errors import DataError, nearest
+from papercommons.data.sampling import mix_seeds
+from papercommons.errors import DataError, nearest, reason
 from papercommons.files import write_text
 
 
@@ -67,6 +71,42 @@ class History(Checkpoint):
         self.rows = list(state_dict["rows"])
 
 
+class EpochSeed(Callback):
+    """Seeds torch anew in each epoch, so that a resumed run draws what the unbroken one drew.
+
+    Noise and dropout then follow from seed, epoch, number of the process, and the steps before
+    them in the epoch.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed before the first batch; the loader has drawn its own numbers by then."""
+        if batch_idx == 0:
+            torch.manual_seed(mix_seeds(self.seed, trainer.current_epoch, trainer.global_rank))
+
+
+class _OneFile(ModelCheckpoint):
+    """Keeps one checkpoint under a fixed name, and goes on with it where its folder was moved."""
+
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:
+        super().__init__(folder, name, enable_version_counter=False, **options)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of the run that is resumed, if its file is here."""
+        here = f"{self.dirpath}/{self.filename}{self.FILE_EXTENSION}"
+        if Path(here).is_file():
+            kept = dict(zip([here], state_dict["best_k_models"].values(), strict=False))
+            moved = {"dirpath": self.dirpath, "best_model_path": here, "best_k_models": kept}
+            super().load_state_dict(state_dict | moved | {"kth_best_model_path": here})
+
+
 def fit(
     module: LightningModule,
     data: LightningDataModule,
@@ -87,7 +127,7 @@ def fit(
     Args:
         module: what to train.
         data: its batches.
-        epochs: passes over the training data.
+        epochs: passes over the training data, >= 1.
         run: options of the command.
         out: folder of the run, see `papercommons.files.prepare_out`; None writes nothing.
         monitor: a logged validation metric that chooses best.ckpt; None keeps no best.
@@ -96,35 +136,53 @@ def fit(
 
     Raises:
         DataError: the checkpoint to resume is missing or broken.
+        ValueError: epochs < 1, or see `make_trainer`.
     """
+    if epochs < 1:
+        raise ValueError(f"--epochs must be >= 1, got {epochs}")
     keep = out if not run.dry_run else None
     history = History(keep)
-    extra: list[Callback] = [history, *callbacks]
+    extra: list[Callback] = [history, EpochSeed(run.seed), *callbacks]
     if keep is not None:
         if monitor is not None:
-            extra.append(
-                ModelCheckpoint(
-                    keep, "best", monitor=monitor, mode=mode, enable_version_counter=False
-                )
-            )
-        extra.append(
-            ModelCheckpoint(
-                keep, "last", save_on_train_epoch_end=True, enable_version_counter=False
-            )
-        )
+            extra.append(_OneFile(keep, "best", monitor=monitor, mode=mode))
+        extra.append(_OneFile(keep, "last", save_on_train_epoch_end=True))
+    checkpoint = None if keep is None else _find_checkpoint(keep, run.resume)
     trainer = make_trainer(run, epochs=epochs, callbacks=extra, log_to=keep)
-    checkpoint = None
-    if run.resume is not None and keep is not None:
-        checkpoint = keep / "last.ckpt" if run.resume == "last" else Path(run.resume)
-        if not checkpoint.is_file():
-            raise DataError(f"{checkpoint}: nothing to resume; leave out --resume")
-        try:
-            torch.load(checkpoint, map_location="meta", weights_only=True)
-        except Exception as error:
-            first = str(error).splitlines()[0]
-            raise DataError(f"{checkpoint}: not a readable checkpoint ({first})") from None
-    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    with _interruptible(trainer):
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return trainer, history
+
+
+def _find_checkpoint(folder: Path, resume: str | None) -> Path | None:
+    if resume is None:
+        return None
+    path = folder / "last.ckpt" if resume == "last" else Path(resume)
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file: no epoch was finished, so start again with --overwrite"
+            if resume == "last"
+            else f"{path}: no such file; --resume takes last, or a checkpoint of the run"
+        )
+    try:
+        state = torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:
+        raise DataError(f"{path}: not a readable checkpoint ({reason(error)})") from None
+    if not isinstance(state, Mapping) or not {"state_dict", "loops", "callbacks"} <= state.keys():
+        raise DataError(f"{path}: no checkpoint of a run (last.ckpt or best.ckpt); weights alone?")
+    return path
+
+
+@contextlib.contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt, of which Lightning makes an exit without a word."""
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning left it ignored
+        raise KeyboardInterrupt from None
 
 
 def gather_predictions(
@@ -138,7 +196,8 @@ def gather_predictions(
         run: options of the command.
     """
     trainer = make_trainer(run)
-    outputs = trainer.predict(module, loader) or []
+    with _interruptible(trainer):
+        outputs = trainer.predict(module, loader) or []
     if trainer.world_size == 1:
         return list(outputs)
     parts: list[Any] = [None] * trainer.world_size
@@ -156,7 +215,7 @@ def make_trainer(
     """Return a Trainer that logs to standard error only and leaves the order of data to the data.
 
     Args:
-        run: options of the command; ``run.trainer`` overrides everything here.
+        run: options of the command; ``run.trainer`` overrides everything but callbacks and bars.
         epochs: passes over the training data; None for evaluation.
         callbacks: its callbacks.
         log_to: folder for TensorBoard events, where tensorboard is installed.
@@ -165,13 +224,13 @@ def make_trainer(
         ValueError: ``run.trainer`` has an option that the Trainer does not know, or
             the accelerator or its devices are not there.
     """
-    import inspect
-
     quieten_lightning()
     known = inspect.signature(Trainer).parameters
     for name in run.trainer:
         if name not in known:
             raise ValueError(f"--trainer.{name}: no such option{nearest(name, known)}")
+        if name == "callbacks":
+            raise ValueError("--trainer.callbacks: callbacks are no option; give them in Python")
     bars: list[Callback] = []
     if show_progress() and run.trainer.get("enable_progress_bar", True):
         bars = [RichProgressBar(console_kwargs={"stderr": True}, leave=False)]
@@ -181,13 +240,12 @@ def make_trainer(
     options: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": run.accelerator,
-        "devices": int(run.devices) if run.devices.lstrip("-").isdigit() else run.devices,
+        "devices": int(run.devices) if run.devices.lstrip("-").isdecimal() else run.devices,
         "strategy": run.strategy,
         "precision": run.precision,
         "deterministic": run.deterministic or None,
         "fast_dev_run": run.dry_run,
         "callbacks": [*callbacks, *bars],
-        "enable_progress_bar": bool(bars),
         "enable_model_summary": False,
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "logger": logger or False,
@@ -196,9 +254,9 @@ def make_trainer(
         "use_distributed_sampler": False,
     }
     try:
-        return Trainer(**(options | run.trainer))
+        return Trainer(**(options | run.trainer | {"enable_progress_bar": bool(bars)}))
     except Exception as error:
-        raise ValueError(f"cannot run as asked: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"cannot run as asked: {reason(error)}") from error
 
 
 def seed_everything(seed: int) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from papercommons.cli import RunOptions, run_command
+from papercommons.cli import RunOptions, program
 from papercommons.errors import DataError, nearest
 from papercommons.files import check_out
 from papercommons.report import Result
 
 from rld_distill.methods import Method, complete_options
-from rld_distill.options import ImageOptions, LossOptions, TeacherOptions, TrainingOptions
+from rld_distill.options import (
+    ImageOptions,
+    LossOptions,
+    TeacherOptions,
+    TrainingOptions,
+    check_networks,
+)
 from rld_distill.saved import find_saved
 from rld_distill.sources import parse_data
 from rld_distill.zoo import list_models
@@ -28,6 +33,7 @@ def train(
     out: str = "runs/rld-distill",
     method: Method = "rld",
     student: str | None = None,
+    pretrained: bool = False,
     teacher_cache: str | None = None,
     teacher: TeacherOptions = TeacherOptions(),
     loss: LossOptions = LossOptions(),
@@ -43,6 +49,7 @@ def train(
         out: new folder for checkpoints, metrics.csv, export/, result.json and report.html.
         method: how the teacher's logits are used.
         student: the student network's name (rld-distill-models lists them).
+        pretrained: begin with the published weights of a timm: or torchvision: student.
         teacher_cache: file of rld-distill-cache, so that the teacher need not run.
         teacher: the teacher.
         loss: the loss.
@@ -52,7 +59,7 @@ def train(
     """
     parse_data(data)
     complete_options(method, loss.given())
-    _check_networks(student, teacher)
+    check_networks(student, teacher)
     check_out(out, resume=run.resume, overwrite=run.overwrite)
     from rld_distill import runs
     from rld_distill.distill import distill
@@ -66,8 +73,16 @@ def train(
         teacher_epochs=teacher.teacher_epochs,
     )
     plan = runs.make_plan(method, values, loss.given(), loss.ce_weight)
+    plan = replace(plan, pretrained=pretrained)
     arguments = {"data": data, "out": out, "method": method, "teacher_cache": teacher_cache}
-    settings = {**arguments, **asdict(teacher), **asdict(images), **values, **run.settings()}
+    settings = {
+        **arguments,
+        "pretrained": pretrained,
+        **asdict(teacher),
+        **asdict(images),
+        **values,
+        **run.settings(),
+    }
     settings |= {"loss_options": dict(plan.loss_options), "ce_weight": plan.ce_weight}
     folder = runs.begin(settings, run)
     images_read = runs.open_data(
@@ -91,6 +106,7 @@ def teacher(
     data: str,
     out: str = "runs/rld-distill-teacher",
     model: str | None = None,
+    pretrained: bool = False,
     training: TrainingOptions = TrainingOptions(),
     images: ImageOptions = ImageOptions(),
     run: RunOptions = RunOptions(),
@@ -101,22 +117,24 @@ def teacher(
         data: as for rld-distill-train.
         out: new folder; give it to rld-distill-train as --teacher.
         model: the network's name; the preset's teacher if not given.
+        pretrained: begin with the published weights of a timm: or torchvision: network (choose a
+            small --lr).
         training: the recipe.
         images: how images are read.
         run: how to run.
     """
     parse_data(data)
-    _check_networks(model, TeacherOptions())
+    check_networks(model, TeacherOptions())
     check_out(out, resume=run.resume, overwrite=run.overwrite)
     from rld_distill import runs
     from rld_distill.distill import distill
 
     values = runs.resolve_training(training, images, run, student=model)
     chosen = model or values["teacher"]
-    plan = runs.make_plan("ce", values | {"student": chosen}, {})
+    plan = replace(runs.make_plan("ce", values | {"student": chosen}, {}), pretrained=pretrained)
     recipe = {k: v for k, v in values.items() if k not in runs.OF_THE_STUDENT}
-    settings = {"data": data, "out": out, "model": chosen, **asdict(images), **recipe}
-    settings |= run.settings()
+    arguments = {"data": data, "out": out, "model": chosen, "pretrained": pretrained}
+    settings = {**arguments, **asdict(images), **recipe, **run.settings()}
     folder = runs.begin(settings, run)
     images_read = runs.open_data(
         data, images, run, batch_size=values["batch_size"], val_fraction=values["val_fraction"]
@@ -158,7 +176,7 @@ def cache(
     """
     parse_data(data)
     options = TeacherOptions(teacher=teacher, teacher_checkpoint=teacher_checkpoint)
-    _check_networks(None, options, weights_needed=True)
+    check_networks(None, options, weights_needed=True)
     if views < 1:
         raise ValueError(f"--views must be >= 1, got {views}")
     if Path(out).exists() and not run.overwrite:
@@ -277,7 +295,7 @@ def compare(
         raise ValueError(f"--seeds must be different numbers >= 0, got {seeds}")
     if tune < 0:
         raise ValueError(f"--tune must be >= 0, got {tune}")
-    _check_networks(student, teacher)
+    check_networks(student, teacher)
     check_out(out, resume=run.resume, overwrite=run.overwrite)
     from rld_distill.comparison import compare_methods
 
@@ -351,76 +369,12 @@ def loss(*, file: str, method: Method = "rld", loss: LossOptions = LossOptions()
     return evaluate_loss(file, method, loss.given())
 
 
-def _check_networks(
-    student: str | None, teacher: TeacherOptions, *, weights_needed: bool = False
-) -> None:
-    """Check names and paths of networks as far as is cheap."""
-    for name in (student, teacher.teacher):
-        if name is None or ":" in name or name in list_models():
-            continue
-        if name == teacher.teacher and (Path(name).exists() or "/" in name):
-            find_saved(name)
-        else:
-            raise ValueError(
-                f"unknown network {name!r}{nearest(name, list_models())} "
-                "(rld-distill-models lists them; others are timm:NAME, torchvision:NAME)"
-            )
-    weights = teacher.teacher_checkpoint
-    if weights is not None:
-        if teacher.teacher is None or Path(teacher.teacher).is_dir():
-            raise ValueError("--teacher-checkpoint needs the network's name as --teacher")
-        if not Path(weights).is_file():
-            raise DataError(f"{weights}: no such file; give the teacher's weights")
-    elif weights_needed and teacher.teacher in list_models():
-        raise ValueError(
-            f"--teacher {teacher.teacher} has no weights; give the folder of rld-distill-teacher, "
-            "or --teacher-checkpoint"
-        )
-    for name, values in (("mean", teacher.teacher_mean), ("std", teacher.teacher_std)):
-        if values is not None and len(values) != 3:
-            raise ValueError(f"--teacher-{name} must be three numbers, got {values}")
-
-
-def main_train() -> None:
-    """Run rld-distill-train."""
-    sys.exit(run_command(train, prog="rld-distill-train"))
-
-
-def main_teacher() -> None:
-    """Run rld-distill-teacher."""
-    sys.exit(run_command(teacher, prog="rld-distill-teacher"))
-
-
-def main_cache() -> None:
-    """Run rld-distill-cache."""
-    sys.exit(run_command(cache, prog="rld-distill-cache"))
-
-
-def main_eval() -> None:
-    """Run rld-distill-eval."""
-    sys.exit(run_command(evaluate, prog="rld-distill-eval"))
-
-
-def main_predict() -> None:
-    """Run rld-distill-predict."""
-    sys.exit(run_command(predict, prog="rld-distill-predict"))
-
-
-def main_compare() -> None:
-    """Run rld-distill-compare."""
-    sys.exit(run_command(compare, prog="rld-distill-compare"))
-
-
-def main_export() -> None:
-    """Run rld-distill-export."""
-    sys.exit(run_command(export, prog="rld-distill-export"))
-
-
-def main_models() -> None:
-    """Run rld-distill-models."""
-    sys.exit(run_command(models, prog="rld-distill-models"))
-
-
-def main_loss() -> None:
-    """Run rld-distill-loss."""
-    sys.exit(run_command(loss, prog="rld-distill-loss"))
+main_train = program(train, "rld-distill-train")
+main_teacher = program(teacher, "rld-distill-teacher")
+main_cache = program(cache, "rld-distill-cache")
+main_eval = program(evaluate, "rld-distill-eval")
+main_predict = program(predict, "rld-distill-predict")
+main_compare = program(compare, "rld-distill-compare")
+main_export = program(export, "rld-distill-export")
+main_models = program(models, "rld-distill-models")
+main_loss = program(loss, "rld-distill-loss")

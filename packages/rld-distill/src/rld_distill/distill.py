@@ -39,6 +39,7 @@ class Plan:
         momentum: of SGD.
         weight_decay: of SGD.
         milestones: epochs after which lr falls to a tenth.
+        pretrained: whether the student begins with published weights.
     """
 
     student: str
@@ -51,6 +52,7 @@ class Plan:
     momentum: float
     weight_decay: float
     milestones: tuple[int, ...]
+    pretrained: bool = False
 
 
 @dataclass
@@ -106,6 +108,7 @@ def distill(
         plan.student,
         teacher,
         len(data.classes),
+        pretrained=plan.pretrained,
         method=plan.method,
         loss_options=dict(plan.loss_options),
         ce_weight=plan.ce_weight,

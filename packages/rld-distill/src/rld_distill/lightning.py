@@ -48,6 +48,7 @@ class RLDModule(LightningModule):
         teacher: a network (B, 3, H, W) -> (B, C), or None: logits come with the batch, or the
             method is ce.
         num_classes: C, >= 2.
+        pretrained: begin with timm's or torchvision's published weights.
         method: rld, ce, kd, dkd, la, rc, lr, mlkd, nkd, ctkd, dist, ttm or wttm.
         loss_options: keyword arguments of the method's loss, see `rld_distill.methods`.
         loss: a module ``(student_logits, teacher_logits, target) -> scalar`` instead of the
@@ -70,6 +71,7 @@ class RLDModule(LightningModule):
         teacher: nn.Module | None = None,
         num_classes: int = 100,
         *,
+        pretrained: bool = False,
         method: str = "rld",
         loss_options: Mapping[str, Any] | None = None,
         loss: nn.Module | None = None,
@@ -88,7 +90,9 @@ class RLDModule(LightningModule):
         ]
         self.save_hyperparameters(ignore=["teacher", *injected])
         self.student = (
-            create_model(student, num_classes) if isinstance(student, str) else student
+            create_model(student, num_classes, pretrained=pretrained)
+            if isinstance(student, str)
+            else student
         ).to(memory_format=torch.channels_last)
         recipe = create_recipe(method, **(loss_options or {}))
         self.loss = recipe.loss if loss is None else loss

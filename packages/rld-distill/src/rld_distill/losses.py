@@ -323,9 +323,10 @@ def _check(student: Tensor, teacher: Tensor, target: Tensor | None = None) -> No
     if target.device.type == "cpu" and not torch.compiler.is_compiling():
         low, high = (int(end) for end in torch.aminmax(target))
         if low < 0 or high >= classes:
-            wrong = low if low < 0 else high
-            where = int((target == wrong).nonzero()[0])
-            raise ValueError(f"target must lie in [0, {classes}), got {wrong} in sample {where}")
+            first = int(((target < 0) | (target >= classes)).nonzero()[0])
+            raise ValueError(
+                f"target must lie in [0, {classes}), got {int(target[first])} in sample {first}"
+            )
 
 
 def _check_numbers(**numbers: float) -> None:

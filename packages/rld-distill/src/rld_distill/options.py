@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from papercommons.errors import DataError, nearest
+
+from rld_distill.saved import find_saved
+from rld_distill.zoo import list_models
 
 Augment = Literal["auto", "none", "crop", "crop-flip", "resized-crop", "strong"]
 
@@ -111,3 +117,43 @@ class LossOptions:
         }
         own = {name: value for name, value in named.items() if value is not None}
         return {**self.loss_options, **own}
+
+
+def check_networks(
+    student: str | None, teacher: TeacherOptions, *, weights_needed: bool = False
+) -> None:
+    """Check names and paths of networks as far as is cheap.
+
+    Args:
+        student: its name, or None.
+        teacher: its options.
+        weights_needed: whether a teacher without weights is an error.
+
+    Raises:
+        ValueError: an unknown name, or options that do not go together.
+        DataError: a missing file or folder.
+    """
+    for name in (student, teacher.teacher):
+        if name is None or ":" in name or name in list_models():
+            continue
+        if name == teacher.teacher and (Path(name).exists() or "/" in name):
+            find_saved(name)
+        else:
+            raise ValueError(
+                f"unknown network {name!r}{nearest(name, list_models())} "
+                "(rld-distill-models lists them; others are timm:NAME, torchvision:NAME)"
+            )
+    weights = teacher.teacher_checkpoint
+    if weights is not None:
+        if teacher.teacher is None or Path(teacher.teacher).is_dir():
+            raise ValueError("--teacher-checkpoint needs the network's name as --teacher")
+        if not Path(weights).is_file():
+            raise DataError(f"{weights}: no such file; give the teacher's weights")
+    elif weights_needed and teacher.teacher in list_models():
+        raise ValueError(
+            f"--teacher {teacher.teacher} has no weights; give the folder of rld-distill-teacher, "
+            "or --teacher-checkpoint"
+        )
+    for name, values in (("mean", teacher.teacher_mean), ("std", teacher.teacher_std)):
+        if values is not None and len(values) != 3:
+            raise ValueError(f"--teacher-{name} must be three numbers, got {values}")

@@ -16,7 +16,7 @@ from rld_distill.data import DistillData
 from rld_distill.distill import Outcome, Plan, distill
 from rld_distill.lightning import RenormalizedTeacher
 from rld_distill.saved import load_classifier
-from rld_distill.zoo import create_model, input_normalization
+from rld_distill.zoo import create_model, input_normalization, published_classes
 
 log = logging.getLogger("papercommons")
 
@@ -74,6 +74,12 @@ def load_teacher(
             raise DataError(f"{teacher}: teacher's classes are named or ordered otherwise")
         own = (config["mean"], config["std"])
     else:
+        if checkpoint is None and (known := published_classes(teacher)) != classes:
+            raise DataError(
+                f"{teacher}: its published weights tell {known or 'no'} classes apart, the data "
+                f"have {classes}; train it with rld-distill-teacher --model {teacher}, or give "
+                "--teacher-checkpoint"
+            )
         network = create_model(teacher, classes, pretrained=checkpoint is None)
         if checkpoint is not None:
             weights = read_state_dict(checkpoint, part="student")

@@ -136,6 +136,28 @@ def input_normalization(
     return mean, std
 
 
+def published_classes(name: str) -> int | None:
+    """Return how many classes a model's published weights tell apart; None if it has none.
+
+    Args:
+        name: as for `create_model`.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    source, arch = _split(name)
+    if source == "timm":
+        import timm
+
+        published = timm.get_pretrained_cfg(arch)
+        return None if published is None else int(published.num_classes)
+    if source == "torchvision":
+        from torchvision import models
+
+        return len(models.get_model_weights(arch).DEFAULT.meta["categories"])
+    return None
+
+
 def _split(name: str) -> tuple[str, str]:
     """Return the source ("", "timm" or "torchvision") and the name there, known to exist."""
     source, colon, arch = name.partition(":")

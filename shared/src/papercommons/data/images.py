@@ -3,26 +3,32 @@
 Layouts (see the documentation's page on data)::
 
     FOLDER/CLASS/*.png                  one set
-    FOLDER/{train,val,test}/CLASS/*.png published splits; "valid" and "validation" mean val
+    FOLDER/{train,val,test}/CLASS/*.png published splits; "valid" and "validation" mean val,
+                                        "training" and "testing" train and test
+
+Images may lie deeper than CLASS. What begins with a dot, and __MACOSX, is passed over.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from papercommons.errors import DataError
+from papercommons.errors import DataError, one_line, reason
 
 if TYPE_CHECKING:
     import numpy as np
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"))
-MAX_PIXELS = 200_000_000
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+MAX_PIXELS = 170_000_000  # below Pillow's own limit
+MAX_LABEL = 1_000_000
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPLITS |= {"val": "val", "valid": "val", "validation": "val"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class ImageFolder:
 
     Attributes:
         root: the folder.
-        paths: relative to root, sorted by class and name.
+        paths: relative to root, with forward slashes, sorted by class and name.
         labels: class number of each path.
         classes: names; a label is an index into it.
     """
@@ -48,18 +54,31 @@ class ImageFolder:
 def find_splits(root: str | Path) -> dict[str, ImageFolder]:
     """Return the splits in `root` by name (train, val, test), or ``{"all": ...}`` if it has none.
 
+    A folder is a split if it has such a name, in any case, and either sub-folders or no neighbours
+    but splits; so a class may be called train.
+
     Args:
         root: a folder in one of the layouts above.
 
     Raises:
-        DataError: no such folder, no images, an empty class, or splits with different classes.
+        DataError: no such folder, no images, an empty class, a val or test split without train,
+            two folders for one split, or splits with different classes.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected {root}/CLASS/*.png")
-    found = {_SPLITS[p.name]: p for p in sorted(root.iterdir()) if p.is_dir() and p.name in _SPLITS}
-    if "train" not in found:
+    found: dict[str, Path] = {}
+    folders = _subfolders(root)
+    only_splits = all(folder.name.lower() in _SPLITS for folder in folders)
+    for folder in folders:
+        name = _SPLITS.get(folder.name.lower())
+        if name is None or not (only_splits or _subfolders(folder)):
+            continue
+        if name in found:
+            raise DataError(f"{root}: {found[name].name} and {folder.name} both mean {name}")
+        found[name] = folder
+    if not found:
         return {"all": list_image_folder(root)}
+    if "train" not in found:
+        raise DataError(f"{root}: has {' and '.join(found)} but no train; add {root}/train/CLASS/")
     splits = {name: list_image_folder(path) for name, path in found.items()}
     classes = splits["train"].classes
     for split in splits.values():
@@ -79,71 +98,109 @@ def list_image_folder(root: str | Path) -> ImageFolder:
         root: folder; links that lead out of it are refused.
 
     Raises:
-        DataError: no such folder, no class, or a class without images.
+        DataError: no such folder, no class, a class without images, or a link out.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected {root}/CLASS/*.png")
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    classes = _subfolders(root)
     if not classes:
         raise DataError(f"{root}: no sub-folders; expected one sub-folder of images per class")
     inside = root.resolve()
     paths: list[str] = []
     labels: list[int] = []
-    for label, name in enumerate(classes):
-        images = []
-        for folder, folders, files in os.walk(root / name):
-            folders.sort()
-            images += [
-                Path(folder) / f for f in sorted(files) if Path(f).suffix.lower() in SUFFIXES
-            ]
+    for label, folder in enumerate(classes):
+        _refuse_link_out(folder, inside)
+        images = list(_images_below(folder, inside))
         if not images:
-            raise DataError(f"{root / name}: class without images ({', '.join(sorted(SUFFIXES))})")
-        for image in images:
-            if image.is_symlink() and not image.resolve().is_relative_to(inside):
-                raise DataError(
-                    f"{image}: link out of the folder; copy the file or remove the link"
-                )
-        paths += [str(image.relative_to(root)) for image in images]
+            raise DataError(f"{folder}: class without images ({', '.join(sorted(SUFFIXES))})")
+        paths += [image.relative_to(root).as_posix() for image in images]
         labels += [label] * len(images)
-    return ImageFolder(root, paths, labels, classes)
+    return ImageFolder(root, paths, labels, [folder.name for folder in classes])
+
+
+def _subfolders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected {root}/CLASS/*.png")
+    return sorted(path for path in root.iterdir() if path.is_dir() and _counts(path.name))
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _images_below(folder: Path, inside: Path | None = None) -> Iterator[Path]:
+    """Give the image files in `folder` and below, by name; links to folders are not followed.
+
+    Args:
+        folder: where to look.
+        inside: refuse links that lead out of this folder; None lets them be.
+    """
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if not _counts(entry.name):
+            continue
+        if entry.is_symlink() and inside is not None:
+            _refuse_link_out(Path(entry.path), inside)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _images_below(Path(entry.path), inside)
+        elif Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file():
+            yield Path(entry.path)
+
+
+def _refuse_link_out(path: Path, inside: Path) -> None:
+    if path.is_symlink() and not path.resolve().is_relative_to(inside):
+        raise DataError(f"{path}: link out of the folder; copy what it means, or remove it")
 
 
 def read_image(path: str | Path) -> Any:
     """Return the image as a PIL image in RGB, upright.
 
     Args:
-        path: image file; palette, grey, CMYK and 16-bit images are converted, alpha lies on white.
+        path: image file; palette, grey, CMYK and 16-bit images are converted, alpha lies on white;
+            of several pictures in a file the first counts.
 
     Raises:
-        DataError: missing, no image, truncated, or more than 200 million pixels.
+        DataError: missing, no image, truncated, of 32-bit pixels, or more than 170 million pixels.
     """
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"{path}: {image.width} x {image.height} pixels is above the limit of "
-                    f"{MAX_PIXELS:,}; make it smaller"
-                )
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):
-                grey = np.asarray(upright, dtype=np.uint16) >> 8
-                return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-            if "A" in upright.getbands() or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-                white = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(white, upright)
-            return upright.convert("RGB")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).partition(" file ")[0] or type(error).__name__
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's hints on sizes and broken EXIF
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                return _upright_rgb(image)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        why = "not in a format that Pillow knows"
+    except Image.DecompressionBombError:
         raise DataError(
-            f"{path}: not a readable image ({reason}); remove it or pass --skip-bad"
+            f"{path}: has more than {MAX_PIXELS:,} pixels; make it smaller or pass --skip-bad"
         ) from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"{path}: no such file") from None
+    except Exception as error:  # decoders fail in many ways on what is broken
+        why = (error.strerror if isinstance(error, OSError) else None) or reason(error)
+    raise DataError(f"{path}: not a readable image ({why}); remove it or pass --skip-bad")
+
+
+def _upright_rgb(image: Any) -> Any:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode[0] in "IF":
+        grey = np.asarray(upright)
+        if grey.dtype.kind == "f" or grey.min() < 0 or grey.max() > 0xFFFF:
+            raise ValueError("32-bit pixels; convert it to 8 or 16 bits")
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright)
+    return upright.convert("RGB")
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:
@@ -160,7 +217,7 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
         if place.is_file():
             found.append(place)
         elif place.is_dir():
-            images = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+            images = list(_images_below(place))
             if not images:
                 raise DataError(f"{place}: no images in it ({', '.join(sorted(SUFFIXES))})")
             found += images
@@ -201,6 +258,9 @@ def read_image_arrays(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str
             and, if wanted, ``split`` (N,) of strings train, val, test, ``class_names`` (C,).
         max_bytes: refuse arrays that unpack to more.
 
+    Returns:
+        The arrays by name; ``split`` and ``class_names`` as str.
+
     Raises:
         DataError: missing, broken, pickled, too large, or not as described.
     """
@@ -219,7 +279,7 @@ def read_image_arrays(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path}: not a readable .npz ({str(error).splitlines()[0]})") from None
+        raise DataError(f"{path}: not a readable .npz ({reason(error)})") from None
     if missing := {"images", "labels"} - arrays.keys():
         raise DataError(f"{path}: no array {' and '.join(sorted(missing))}; has {sorted(arrays)}")
     images, labels = arrays["images"], arrays["labels"]
@@ -232,15 +292,38 @@ def read_image_arrays(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str
         raise DataError(
             f"{path}: labels must be integers ({len(images)},), got {labels.dtype} {labels.shape}"
         )
-    if len(labels) == 0:
-        raise DataError(f"{path}: holds no images")
+    if images.size == 0:
+        raise DataError(f"{path}: holds no images, its shape is {images.shape}")
+    for name in {"split", "class_names"} & arrays.keys():
+        if arrays[name].dtype.kind not in "US" or arrays[name].ndim != 1:
+            raise DataError(f"{path}: {name} must be strings, one-dimensional")
+        arrays[name] = np.array([_decode(word) for word in arrays[name]])
+    _check_labels(path, labels, arrays.get("class_names"))
+    if "split" in arrays:
+        _check_split(path, arrays["split"], len(labels))
+    return arrays
+
+
+def _decode(word: Any) -> str:
+    return word.decode("utf-8", errors="replace") if isinstance(word, bytes) else str(word)
+
+
+def _check_labels(path: Path, labels: np.ndarray, names: np.ndarray | None) -> None:
     if labels.min() < 0:
         raise DataError(f"{path}: labels must be >= 0, got {labels.min()} at {labels.argmin()}")
-    names = arrays.get("class_names")
     if names is not None and labels.max() >= len(names):
         raise DataError(
             f"{path}: label {labels.max()} at {labels.argmax()}, but class_names has {len(names)}"
         )
-    if "split" in arrays and arrays["split"].shape != labels.shape:
-        raise DataError(f"{path}: split must be ({len(labels)},), got {arrays['split'].shape}")
-    return arrays
+    if labels.max() >= MAX_LABEL:
+        raise DataError(
+            f"{path}: label {labels.max()} at {labels.argmax()}; number the classes from 0"
+        )
+
+
+def _check_split(path: Path, split: np.ndarray, count: int) -> None:
+    if len(split) != count:
+        raise DataError(f"{path}: split must be ({count},), got {split.shape}")
+    if odd := set(split.tolist()) - {"train", "val", "test"}:
+        word = one_line(min(odd))
+        raise DataError(f"{path}: split holds {word!r}; expected train, val or test")

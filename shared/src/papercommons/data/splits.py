@@ -1,8 +1,9 @@
-"""Splits that depend on names and a seed alone: adding an item moves no other. Needs no torch."""
+"""Splits that are the same on every machine and in every process. Needs no torch."""
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
@@ -14,7 +15,8 @@ def hash_split(
 ) -> dict[str, list[int]]:
     """Return the indices of each split; equal keys (one patient, one writer) stay together.
 
-    A key's place follows from a hash of seed and key, so splits have about the sizes asked for.
+    A key's place follows from a hash of seed and key alone: adding items moves no other, and splits
+    have about the sizes asked for.
 
     Args:
         keys: one per item: what must not be torn apart.
@@ -25,15 +27,14 @@ def hash_split(
         ValueError: fractions that are negative or do not sum to 1.
         DataError: a split with a share above 0 would get nothing.
     """
-    if any(share < 0 for share in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-9:
-        raise ValueError(f"fractions must be >= 0 and sum to 1, got {dict(fractions)}")
+    _check_fractions(fractions)
     parts: dict[str, list[int]] = {name: [] for name in fractions}
+    names = [name for name, share in fractions.items() if share > 0]
+    edges = list(accumulate(fractions[name] for name in names))[:-1]  # the last one is 1
     for index, key in enumerate(keys):
-        digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+        digest = hashlib.sha256(f"{seed}:{key}".encode(errors="surrogatepass")).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
-        edges = accumulate(fractions.values())
-        number = next((i for i, edge in enumerate(edges) if place < edge), len(fractions) - 1)
-        parts[list(fractions)[number]].append(index)
+        parts[names[bisect_right(edges, place)]].append(index)
     for name, share in fractions.items():
         if share > 0 and not parts[name]:
             raise DataError(
@@ -48,6 +49,9 @@ def stratified_split(
 ) -> dict[str, list[int]]:
     """Return the indices of each split, ascending; every class is divided in the same shares.
 
+    Shares hold to within one item of each class, so a small class may be absent from a small split.
+    The split follows from seed, order and number of items.
+
     Args:
         labels: class of each item.
         fractions: name of a split -> its share; they sum to 1.
@@ -56,8 +60,7 @@ def stratified_split(
     Raises:
         ValueError: fractions that are negative or do not sum to 1.
     """
-    if any(share < 0 for share in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-9:
-        raise ValueError(f"fractions must be >= 0 and sum to 1, got {dict(fractions)}")
+    _check_fractions(fractions)
     by_class: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         by_class.setdefault(int(label), []).append(index)
@@ -71,3 +74,9 @@ def stratified_split(
             parts[name] += members[start:stop]
             start = stop
     return {name: sorted(members) for name, members in parts.items()}
+
+
+def _check_fractions(fractions: Mapping[str, float]) -> None:
+    total = sum(fractions.values())
+    if not (min(fractions.values(), default=0) >= 0 and abs(total - 1) <= 1e-9):
+        raise ValueError(f"fractions must be >= 0 and sum to 1, got {dict(fractions)}")

@@ -12,19 +12,23 @@ def bootstrap_interval(
     """Return the percentile bootstrap interval of the mean of `values`.
 
     Args:
-        values: one number per independent item, any real dtype, shape (N,), N >= 1.
+        values: one finite number per independent item, any real dtype, shape (N,), N >= 1.
         level: share of the interval, in (0, 1).
-        draws: resamples.
+        draws: resamples, >= 1.
         seed: of the resampling.
 
     Raises:
-        ValueError: `values` is not (N,) or empty, or level is outside (0, 1).
+        ValueError: `values` is not (N,), empty or not finite, or level or draws is out of range.
     """
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"values must be (N,) with N >= 1, got {tuple(values.shape)}")
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
-    values = values.double().cpu()
+    if draws < 1:
+        raise ValueError(f"draws must be >= 1, got {draws}")
+    values = values.detach().double().cpu()
+    if not torch.isfinite(values).all():
+        raise ValueError("values must be finite")
     generator = torch.Generator().manual_seed(seed)
     count = len(values)
     per_chunk = max(1, 10_000_000 // count)

@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords and not config.getoption("--runslow"):
             item.add_marker(pytest.mark.skip(reason="slow; pass --runslow"))
-        if "gpu" in item.keywords and config.getoption("--device") != "cuda":
+        if "gpu" in item.keywords and not config.getoption("--device").startswith("cuda"):
             item.add_marker(pytest.mark.skip(reason="needs CUDA; pass --device cuda"))
 
 

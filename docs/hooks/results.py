@@ -1,0 +1,60 @@
+"""Tables of results from the JSON files that `nox -s reproduce` and `nox -s bench` write.
+
+``<!-- results: NAME -->`` in a page becomes the rows of docs/results/NAME.json with the notes,
+hardware and command that stand there, so no number in the documentation is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+MARK = re.compile(r"^<!-- results: ([\w-]+) -->$", re.MULTILINE)
+
+
+def shown(value: Any) -> str:
+    """Return a cell: four digits of a fraction, a dash for nothing."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the rows as Markdown; ``std`` joins the column before it, lists are left out.
+
+    Args:
+        result: ``rows`` (mappings), and optionally ``notes``, ``hardware``, ``command``.
+    """
+    rows = []
+    for row in result["rows"]:
+        cells: dict[str, str] = {}
+        for name, value in row.items():
+            if name == "std" and value is not None:
+                cells[list(cells)[-1]] += f" ± {shown(value)}"
+            elif name != "std" and not isinstance(value, list):
+                cells[name] = shown(value)
+        rows.append(cells)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(row.get(name, "–") for name in names) + " |" for row in rows]
+    about = [result.get("notes", "")]
+    about += [f"{key}: {result[key]}." for key in ("hardware", "version") if key in result]
+    about += [f"Made by `{result['command']}`."] if "command" in result else []
+    return "\n".join(lines) + "\n\n" + " ".join(part for part in about if part)
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Put tables in the place of marks; MkDocs calls this."""
+    folder = Path(config.docs_dir) / "results"
+
+    def replace(found: re.Match[str]) -> str:
+        path = folder / f"{found[1]}.json"
+        if not path.is_file():
+            return "Not measured yet."
+        return table(json.loads(path.read_text(encoding="utf-8")))
+
+    return MARK.sub(replace, markdown)

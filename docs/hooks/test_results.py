@@ -1,0 +1,25 @@
+from types import SimpleNamespace
+
+from results import on_page_markdown, shown, table
+
+
+def test_rows_become_a_table_with_spread_and_source():
+    rows = [
+        {"method": "ce", "accuracy": 0.5, "std": 0.01, "p": None, "per seed": [0.4, 0.6]},
+        {"method": "rld", "accuracy": 0.75, "std": None, "p": 0.00002},
+    ]
+    text = table({"rows": rows, "hardware": "a machine", "command": "nox -s reproduce"})
+    assert "| ce | 0.5000 ± 0.0100 | – |" in text
+    assert "| rld | 0.7500 | 2.0e-05 |" in text
+    assert "per seed" not in text
+    assert text.endswith("hardware: a machine. Made by `nox -s reproduce`.")
+
+
+def test_large_whole_numbers_have_separators():
+    assert shown(1234567) == "1,234,567"
+
+
+def test_marks_without_a_file_say_so(tmp_path):
+    config = SimpleNamespace(docs_dir=str(tmp_path))
+    got = on_page_markdown("a\n\n<!-- results: none -->\n", None, config, None)
+    assert got == "a\n\nNot measured yet.\n"
