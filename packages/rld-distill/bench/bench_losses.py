@@ -30,8 +30,7 @@ def plain_loss(student, teacher, target):
 
 
 def terms_loss(student, teacher, target):
-    terms = RLDLoss(temperature=TAU, beta=BETA).terms(student, teacher, target)
-    return terms.scd + BETA * terms.mcd
+    return RLDLoss(temperature=TAU, beta=BETA).terms(student, teacher, target).loss
 
 
 def batch(size, device, dtype=torch.float32):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from papercommons.testing.timing import peak_memory
-from rld_distill import losses
+from rld_distill import closed_form, losses
 from rld_distill.baselines import dkd_loss
 from rld_distill.losses import (
     RLDLoss,
@@ -288,7 +288,9 @@ def test_terms_add_up_and_each_has_its_own_temperature(device):
         def from_terms(*batch, module=module):
             terms = module.terms(*batch)
             assert isinstance(terms, RLDTerms)
-            return module.alpha * terms.scd + module.beta * terms.mcd
+            assert not terms.scd.requires_grad
+            assert not terms.mcd.requires_grad
+            return terms.loss
 
         whole = value_and_gradient(module, student, teacher, target)
         torch.testing.assert_close(
@@ -298,6 +300,8 @@ def test_terms_add_up_and_each_has_its_own_temperature(device):
         scd = scd_loss(student, teacher, target, temperature=1.5, **shared)
         mcd = mcd_loss(student, teacher, target, temperature=4.0, mask=mask, **shared)
         torch.testing.assert_close(whole[0], 2 * scd + 3 * mcd, **CLOSE)
+        terms = module.terms(student, teacher, target)
+        torch.testing.assert_close(terms[1:], (scd, mcd), **CLOSE)
 
 
 def test_module_shows_its_settings():
@@ -447,7 +451,12 @@ def test_mixed_dtypes_give_the_wider(device):
     cached = rld_loss(student, teacher.half(), target)
     assert cached.dtype == torch.float32
     torch.testing.assert_close(cached, rld_loss(student, teacher.half().float(), target))
-    assert rld_loss(student, teacher.double(), target).dtype == torch.float64
+    value, gradient = value_and_gradient(rld_loss, student, teacher.double(), target)
+    assert value.dtype == torch.float64
+    assert gradient.dtype == torch.float32
+    value, gradient = value_and_gradient(rld_loss, student.half(), teacher.double(), target)
+    assert value.dtype == torch.float64
+    assert gradient.dtype == torch.float16
 
 
 @pytest.mark.parametrize("name", ["saturated_wrong", "saturated_right"])
@@ -472,8 +481,8 @@ def test_chunks_change_nothing(dtype, device, monkeypatch):
     batch = random_batch((11, 13), device, dtype)
     whole = value_and_gradient(rld_loss, *batch)
     for chunk in (1, 3 * 13, 11 * 13):
-        monkeypatch.setattr(losses, "CPU_CHUNK", chunk)
-        monkeypatch.setattr(losses, "GPU_CHUNK", chunk)
+        monkeypatch.setattr(closed_form, "CPU_CHUNK", chunk)
+        monkeypatch.setattr(closed_form, "GPU_CHUNK", chunk)
         torch.testing.assert_close(
             value_and_gradient(rld_loss, *batch), whole, rtol=1e-5, atol=1e-6
         )
@@ -539,7 +548,7 @@ def test_zero_weights(device):
 def test_memory_is_two_gradients_and_a_chunk():
     student, teacher, target = random_batch((64, 20_000), torch.device("cpu"))
     whole = student.nbytes
-    chunk = 4 * losses.CPU_CHUNK * 4  # buffers, bytes
+    chunk = 4 * closed_form.CPU_CHUNK * 4  # buffers, bytes
     peak = peak_memory(lambda: value_and_gradient(rld_loss, student, teacher, target))
     assert peak < 2.1 * whole
     peak = peak_memory(lambda: rld_loss(student, teacher, target))

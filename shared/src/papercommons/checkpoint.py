@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,18 +44,13 @@ def read_state_dict(path: str | Path, *, part: str | None = None) -> dict[str, T
         path = path / "model.safetensors"
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a checkpoint (.safetensors, .pt, .pth, .ckpt)")
-    try:
-        if path.suffix.lower() == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
+        try:
             state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{path}: not read: it is no torch file of plain weights (loading it could run code "
-            "from the file); save the state dict as .safetensors"
-        ) from error
-    except Exception as error:  # readers fail in many ways on what is broken
-        raise DataError(f"{path}: not a readable checkpoint ({reason(error)})") from error
+        except Exception as error:  # readers fail in many ways on what is broken
+            raise DataError(f"{path}: not a readable checkpoint ({reason(error)})") from error
+    else:
+        state = read_torch_file(path)
     for _ in _WRAPPERS:  # as deep as wrappers nest, and no deeper in a file that holds itself
         wrapped = state if isinstance(state, Mapping) else {}
         state = next((wrapped[w] for w in _WRAPPERS if isinstance(wrapped.get(w), Mapping)), state)
@@ -70,6 +66,29 @@ def read_state_dict(path: str | Path, *, part: str | None = None) -> dict[str, T
         weights = {name.removeprefix(f"{part}."): value for name, value in weights.items()}
     prefix = _shared_prefix(weights)
     return {name.removeprefix(prefix): value for name, value in weights.items()}
+
+
+def read_torch_file(path: str | Path, *, map_location: str = "cpu") -> Any:
+    """Return what torch.save wrote, if it is tensors and plain types; runs no code from the file.
+
+    Args:
+        path: a file that exists.
+        map_location: where tensors go; ``meta`` reads their shapes only.
+
+    Raises:
+        DataError: the file is broken or needs pickled code.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's guesses about what it then refuses
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path}: not read: it is no torch file of plain weights (loading it could run code "
+            "from the file); save the state dict as .safetensors"
+        ) from error
+    except Exception as error:
+        raise DataError(f"{path}: not a readable checkpoint ({reason(error)})") from error
 
 
 def _shared_prefix(names: Iterable[str]) -> str:

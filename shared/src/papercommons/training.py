@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgres
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from papercommons.checkpoint import read_torch_file
 from papercommons.cli import RunOptions, show_progress
 from papercommons.data.sampling import mix_seeds
 from papercommons.errors import DataError, nearest, reason
@@ -164,10 +165,7 @@ def _find_checkpoint(folder: Path, resume: str | None) -> Path | None:
             if resume == "last"
             else f"{path}: no such file; --resume takes last, or a checkpoint of the run"
         )
-    try:
-        state = torch.load(path, map_location="meta", weights_only=True)
-    except Exception as error:
-        raise DataError(f"{path}: not a readable checkpoint ({reason(error)})") from None
+    state = read_torch_file(path, map_location="meta")
     if not isinstance(state, Mapping) or not {"state_dict", "loops", "callbacks"} <= state.keys():
         raise DataError(f"{path}: no checkpoint of a run (last.ckpt or best.ckpt); weights alone?")
     return path

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rld_distill.losses import _check, _check_numbers, _check_teacher, standardize_logits
+from rld_distill.checks import check_logits, check_numbers, check_teacher
+from rld_distill.losses import standardize_logits
 
 
 def kd_loss(
@@ -33,7 +34,7 @@ def kd_loss(
     0.5 (ResNet-50 to MobileNet), tau 1. With `standardize` (LSKD, Sun et al. 2024): 0.1 CE + 9 KD
     at tau 2.
     """
-    _check_numbers(temperature=temperature)
+    check_numbers(temperature=temperature)
     student, teacher = _prepare(student_logits, teacher_logits, standardize=standardize)
     return _finish(_kl(student, teacher, temperature).mean(), teacher_logits)
 
@@ -55,7 +56,7 @@ def dkd_loss(
     20, 110 to 32 and 110 to 20, and 6 for VGG-13 to 8 or MobileNetV2 and WRN-40-2 to WRN,
     ResNet-8x4 or MobileNetV2; ImageNet beta 0.5 or 2, tau 1; warm-up 20 epochs (ImageNet 1).
     """
-    _check_numbers(temperature=temperature, alpha=alpha, beta=beta)
+    check_numbers(temperature=temperature, alpha=alpha, beta=beta)
     student, teacher = _prepare(student_logits, teacher_logits, target, standardize=standardize)
     others_s, others_t = _others(student, target), _others(teacher, target)
     odds_s, odds_t = (
@@ -77,7 +78,7 @@ def la_loss(
     T' has the teacher's largest logit (the first, on a tie) and the true one swapped. Official:
     used alone, without CE; tau 4, ImageNet 1.
     """
-    _check_numbers(temperature=temperature)
+    check_numbers(temperature=temperature)
     student, teacher = _prepare(student_logits, teacher_logits, target)
     top, where = teacher.max(1, keepdim=True)
     true = target[:, None]
@@ -99,7 +100,7 @@ def rc_loss(
     KD is `kd_loss`, the other term is `self_correction_loss`. Official: weights 1 and 0.1, added to
     1 CE; tau 4.
     """
-    _check_numbers(kd_weight=kd_weight, correction_weight=correction_weight)
+    check_numbers(kd_weight=kd_weight, correction_weight=correction_weight)
     kd = kd_loss(student_logits, teacher_logits, temperature=temperature)
     correction = self_correction_loss(student_logits, target, temperature=temperature)
     return kd_weight * kd + correction_weight * correction
@@ -112,7 +113,7 @@ def self_correction_loss(
 
     S' is the student, without gradient, whose true logit is raised by its largest logit.
     """
-    _check_numbers(temperature=temperature)
+    check_numbers(temperature=temperature)
     student, corrected = _prepare(student_logits, student_logits, target)
     true = target[:, None]
     raised = corrected.gather(1, true) + corrected.amax(1, keepdim=True)
@@ -137,8 +138,8 @@ def lr_loss(
     mean is over its own samples (and classes), 0 without any. Official: 4, 1, 0.8, tau 1; no
     further CE.
     """
-    _check_numbers(right_weight=right_weight, wrong_weight=wrong_weight, eta=eta)
-    _check_numbers(temperature=temperature)
+    check_numbers(right_weight=right_weight, wrong_weight=wrong_weight, eta=eta)
+    check_numbers(temperature=temperature)
     student, teacher = _prepare(student_logits, teacher_logits, target)
     right = teacher.argmax(1) == target
     probabilities = (teacher / temperature).softmax(1)
@@ -187,7 +188,7 @@ def class_gram_loss(
 
     G, which is (C, C), is never formed.
     """
-    _check_numbers(temperature=temperature)
+    check_numbers(temperature=temperature)
     student, teacher = _prepare(student_logits, teacher_logits)
     s, t = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
     with torch.autocast(s.device.type, enabled=False):
@@ -202,7 +203,7 @@ def batch_gram_loss(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0
 ) -> Tensor:
     """Return ``sum (G_T - G_S)^2 / B``, G = P P^T of P = softmax(z / tau): MLKD's batch level."""
-    _check_numbers(temperature=temperature)
+    check_numbers(temperature=temperature)
     student, teacher = _prepare(student_logits, teacher_logits)
     s, t = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
     with torch.autocast(s.device.type, enabled=False):
@@ -224,7 +225,7 @@ def nkd_loss(
     where q and s are the softmaxes at tau over the classes other than y. Cross-entropies, not
     divergences: not 0 at the optimum. Official: tau 1, gamma 1.5, added to 1 CE.
     """
-    _check_numbers(temperature=temperature, gamma=gamma)
+    check_numbers(temperature=temperature, gamma=gamma)
     student, teacher = _prepare(student_logits, teacher_logits, target)
     hard = -_true(teacher.softmax(1), target) * _true(student.log_softmax(1), target)
     q = (_others(teacher, target) / temperature).softmax(1)
@@ -248,7 +249,7 @@ def dist_loss(
     versions have. Official segmentation code: 1, 1, tau 1; 2 and 2 are in use for classification.
     Added to 1 CE.
     """
-    _check_numbers(temperature=temperature, beta=beta, gamma=gamma)
+    check_numbers(temperature=temperature, beta=beta, gamma=gamma)
     student, teacher = _prepare(student_logits, teacher_logits)
     s, t = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
     inter, intra = 1 - _pearson(s, t, 1).mean(), 1 - _pearson(s, t, 0).mean()
@@ -264,12 +265,10 @@ def ttm_loss(
     `weighted` multiplies each sample by ``U = sum_c softmax(z_T)_c^gamma``, large where the teacher
     is unsure. Official README: added to CE; TTM weight 45 at gamma 0.1 (VGG-13 to 8).
     """
-    _check_numbers(gamma=gamma)
+    check_numbers(gamma=gamma)
     student, teacher = _prepare(student_logits, teacher_logits)
     powered = gamma * teacher.log_softmax(1)
-    divergence = F.kl_div(
-        student.log_softmax(1), powered.log_softmax(1), reduction="none", log_target=True
-    ).sum(1)
+    divergence = _kl(student, powered, 1.0)
     if weighted:
         divergence = powered.logsumexp(1).exp() * divergence
     return _finish(divergence.mean(), teacher_logits)
@@ -307,7 +306,7 @@ class CTKDLoss(nn.Module):
         standardize: bool = False,
     ) -> None:
         super().__init__()
-        _check_numbers(start=start, span=span)
+        check_numbers(start=start, span=span)
         if not (start > 0 and lambda_min <= 0 and epochs >= 1):
             raise ValueError(
                 "start must be > 0, lambda_min <= 0 and epochs >= 1, "
@@ -355,7 +354,7 @@ def _prepare(
     student: Tensor, teacher: Tensor, target: Tensor | None = None, *, standardize: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return both logits, checked, in one dtype, float32 at least, the teacher without gradient."""
-    _check(student, teacher, target)
+    check_logits(student, teacher, target)
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     student, teacher = student.to(dtype), teacher.detach().to(dtype)
     if standardize:
@@ -364,7 +363,7 @@ def _prepare(
 
 
 def _finish(loss: Tensor, teacher: Tensor) -> Tensor:
-    _check_teacher(teacher, loss)
+    check_teacher(teacher, loss)
     return loss
 
 

@@ -162,7 +162,7 @@ class RLDModule(LightningModule):
             assert teacher is not None
             if isinstance(self.loss, RLDLoss):
                 terms = self.loss.terms(logits, teacher, target)
-                distill = self.loss.alpha * terms.scd + self.loss.beta * terms.mcd
+                distill = terms.loss
                 above = teacher >= teacher.gather(1, target[:, None])
                 masked = above.sum(1, dtype=torch.float32).mean()
                 seen |= {"scd": terms.scd, "mcd": terms.mcd, "masked": masked}

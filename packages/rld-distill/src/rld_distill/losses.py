@@ -6,20 +6,16 @@ teacher ranks the classes that it puts below the true class, and nothing about t
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
+
+from rld_distill.checks import check_logits, check_names, check_numbers, check_teacher
+from rld_distill.closed_form import RefinedLogits
 
 Mask = Literal["ge", "gt"]
 Reduction = Literal["mean", "sum", "none"]
-
-LOG2_E = math.log2(math.e)  # softmaxes are in base 2: on a CPU exp2 takes 0.4 times as long as exp
-HIDDEN = -1e30  # a logit that no class can have: it absorbs what is added to it
-CPU_CHUNK, GPU_CHUNK = 2**17, 2**21  # logits worked on at once, so that their buffers stay in cache
 
 
 def rld_loss(
@@ -49,7 +45,8 @@ def rld_loss(
         scd_temperature: tau of SCD; None takes `temperature`, as the paper's equations do.
         standardize: put both logits through `standardize_logits` first (the LSKD plug-in).
         mask: "ge" hides from MCD every class that the teacher puts at or above the true one (the
-            paper's); "gt" only those strictly above it (its ablation).
+            paper's), ties made by half-precision rounding included; "gt" only those strictly above
+            it (its ablation).
         reduction: "mean" over all B samples, "sum", or "none".
 
     Returns:
@@ -63,18 +60,10 @@ def rld_loss(
         >>> rld_loss(student, teacher, torch.tensor([0]))
         tensor(9.7487)
     """
-    tau_scd = temperature if scd_temperature is None else scd_temperature
-    _check(student_logits, teacher_logits, target)
-    _check_numbers(temperature=temperature, scd_temperature=tau_scd, alpha=alpha, beta=beta)
-    _check_names(mask, reduction)
-    teacher_logits = teacher_logits.detach()
-    if standardize:
-        student_logits = standardize_logits(student_logits)
-        teacher_logits = standardize_logits(teacher_logits)
-    needs_gradient = torch.is_grad_enabled() and student_logits.requires_grad
-    options = (alpha, beta, tau_scd, temperature, mask, needs_gradient)
-    loss: Tensor = _RLD.apply(student_logits, teacher_logits, target, options)
-    _check_teacher(teacher_logits, loss)
+    check_names(mask, reduction)
+    taus = (temperature, temperature if scd_temperature is None else scd_temperature)
+    options = (alpha, beta, taus, standardize, mask)
+    loss = _per_sample(student_logits, teacher_logits, target, options)[0]
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
@@ -130,8 +119,15 @@ def standardize_logits(logits: Tensor) -> Tensor:
 
 
 class RLDTerms(NamedTuple):
-    """The terms of RLD: batch means without alpha and beta, each with its own tau^2."""
+    """The loss and its parts, batch means.
 
+    Attributes:
+        loss: ``alpha * scd + beta * mcd``, with gradient.
+        scd: the first term with its tau^2, without gradient; 0 if alpha is 0.
+        mcd: the second one likewise; 0 if beta is 0.
+    """
+
+    loss: Tensor
     scd: Tensor
     mcd: Tensor
 
@@ -153,23 +149,20 @@ class RLDLoss(nn.Module):
         self.alpha, self.beta = alpha, beta
         self.temperature, self.standardize, self.mask = temperature, standardize, mask
         self.scd_temperature = temperature if scd_temperature is None else scd_temperature
-        _check_numbers(temperature=temperature, scd_temperature=self.scd_temperature)
-        _check_numbers(alpha=alpha, beta=beta)
-        _check_names(mask, "mean")
+        self._taus = (temperature, self.scd_temperature)
+        check_numbers(temperature=temperature, scd_temperature=self.scd_temperature)
+        check_numbers(alpha=alpha, beta=beta)
+        check_names(mask, "mean")
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         """Return the scalar loss; shapes (B, C), (B, C) and (B,)."""
         return rld_loss(student, teacher, target, **self._options())
 
     def terms(self, student: Tensor, teacher: Tensor, target: Tensor) -> RLDTerms:
-        """Return both terms, each with its gradient; ``alpha * scd + beta * mcd`` is `forward`.
-
-        To log the terms, train on that sum: this and `forward` would be two passes.
-        """
-        shared: dict[str, Any] = {"standardize": self.standardize}
-        scd = scd_loss(student, teacher, target, temperature=self.scd_temperature, **shared)
-        shared |= {"mask": self.mask, "temperature": self.temperature}
-        return RLDTerms(scd, mcd_loss(student, teacher, target, **shared))
+        """Return the loss together with its terms, from one pass, for logging."""
+        options = (self.alpha, self.beta, self._taus, self.standardize, self.mask)
+        parts = _per_sample(student, teacher, target, options)
+        return RLDTerms(*(part.mean() for part in parts))
 
     def extra_repr(self) -> str:
         """Return the settings, for ``print(module)``."""
@@ -180,175 +173,17 @@ class RLDLoss(nn.Module):
         return {name: getattr(self, name) for name in names}
 
 
-def _scd(
-    student: Tensor,
-    teacher: Tensor,
-    target: Tensor,
-    tau: float,
-    weight: float,
-    gradient: Tensor,
-    buffers: list[Tensor],
-) -> Tensor:
-    """Return KL((q, 1 - q) || (p, 1 - p)) per sample; add weight * its derivative to `gradient`.
-
-    In log odds m = log(q / (1 - q)) and n = log(p / (1 - p)) nothing overflows: the divergence is
-    ``(1 - q) (n - m) + log sigmoid(m) - log sigmoid(n)``. Its derivative by student / tau is p - q
-    for the true class and (q - p) softmax_i / (1 - p) for the others.
-    """
-    odds, scale = buffers[0], LOG2_E / tau
-    torch.sub(teacher, teacher.amax(1, keepdim=True), out=odds).mul_(scale).exp2_()
-    total = odds.sum(1)
-    rest = odds.frac_().sum(1)  # frac drops the top class and its ties: their odds are exactly 1
-    rest += total.sub_(rest).round_().sub_(1)  # and all these but one belong to the rest
-    m = rest.clamp_(min=torch.finfo(rest.dtype).tiny).log_().neg_()
-
-    true = target[:, None]
-    torch.sub(student, student.gather(1, true), out=odds).scatter_(1, true, HIDDEN)
-    top = odds.amax(1, keepdim=True)
-    total = odds.sub_(top).mul_(scale).exp2_().sum(1)
-    n = total.log().add_(top.squeeze(1), alpha=1 / tau).neg_()
-    not_q, not_p = torch.sigmoid(-m), torch.sigmoid(-n)
-    p_minus_q = n.sigmoid().mul_(not_q).sub_(m.sigmoid().mul_(not_p))  # exact near 0 and near 1
-    odds.scatter_(1, true, -total[:, None])
-    gradient.addcmul_(odds, p_minus_q.div_(total).mul_(-weight)[:, None])
-    return (n - m).mul_(not_q).add_(F.logsigmoid(m)).sub_(F.logsigmoid(n))
-
-
-def _mcd(
-    student: Tensor,
-    teacher: Tensor,
-    target: Tensor,
-    tau: float,
-    mask: Mask,
-    weight: float,
-    gradient: Tensor,
-    buffers: list[Tensor],
-) -> Tensor:
-    """Return KL(q || p) of unmasked softmaxes per sample; write weight * (p - q) to `gradient`.
-
-    Where all classes are masked both softmaxes are uniform: 0 and 0.
-    """
-    masked, t, s = buffers
-    compare = torch.ge if mask == "ge" else torch.gt
-    compare(teacher, teacher.gather(1, target[:, None]), out=masked)  # 1.0 or 0.0: faster than bool
-    for logits, out in ((teacher, t), (student, s)):
-        torch.add(logits, masked, alpha=HIDDEN, out=out)
-        out.sub_(out.amax(1, keepdim=True)).mul_(LOG2_E / tau)
-    q, log_ratio = torch.exp2(t, out=masked), t.sub_(s)
-    p = s.exp2_()
-    total_q, total_p = q.sum(1), p.sum(1)
-    torch.mul(p, total_p.reciprocal().mul_(weight)[:, None], out=gradient)
-    gradient.addcmul_(q, total_q.reciprocal().mul_(-weight)[:, None])
-    mean_ratio = log_ratio.mul_(q).sum(1).div_(total_q)
-    return mean_ratio.div_(LOG2_E).add_(total_p.div_(total_q).log_())
-
-
-class _RLD(torch.autograd.Function):
-    """The loss per sample; its gradient is found on the way, a chunk of rows at a time."""
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, target: Tensor, options: Any) -> Tensor:
-        alpha, beta, tau_scd, tau, mask, needs_gradient = options
-        work = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-        # float16 would flush small gradients to 0 before a loss scaler can lift them
-        keep = work if student.dtype == torch.float16 else student.dtype
-        loss = student.new_zeros(len(student), dtype=work)
-        saved = torch.empty_like(student, dtype=keep) if needs_gradient else None
-        chunks = _chunks(student)
-        scratch = student.new_empty((4, *student[chunks[0]].shape), dtype=work)
-        for rows in chunks:
-            s, t, y = student[rows].to(work), teacher[rows].to(work), target[rows]
-            gradient, *buffers = scratch[:, : len(s)]
-            if beta:
-                mcd = _mcd(s, t, y, tau, mask, beta * tau, gradient, buffers)
-                loss[rows].add_(mcd, alpha=beta * tau**2)
-            else:
-                gradient.zero_()
-            if alpha:
-                scd = _scd(s, t, y, tau_scd, alpha * tau_scd, gradient, buffers)
-                loss[rows].add_(scd, alpha=alpha * tau_scd**2)
-            if saved is not None:
-                saved[rows] = gradient
-        if saved is not None:
-            ctx.save_for_backward(saved)
-        ctx.dtype = student.dtype
-        return loss.clamp_(min=0)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        scaled = torch.empty_like(gradient, dtype=ctx.dtype)
-        for rows in _chunks(gradient):
-            torch.mul(gradient[rows], grad_loss[rows, None], out=scaled[rows])
-        return scaled, None, None, None
-
-
-def _chunks(logits: Tensor) -> list[slice]:
-    if torch.compiler.is_compiling():  # the compiler fuses by itself
-        return [slice(None)]
-    chunk = CPU_CHUNK if logits.device.type == "cpu" else GPU_CHUNK
-    step = max(1, chunk // logits.shape[1])
-    return [slice(start, start + step) for start in range(0, logits.shape[0], step)]
-
-
-def _check(student: Tensor, teacher: Tensor, target: Tensor | None = None) -> None:
-    """Raise ValueError for logits or labels no loss here can use; no device synchronisation."""
-    for name, logits in (("student_logits", student), ("teacher_logits", teacher)):
-        if logits.ndim != 2 or logits.shape[0] < 1 or logits.shape[1] < 2:
-            raise ValueError(
-                f"{name} must have shape (B, C) with B >= 1 and C >= 2, got {tuple(logits.shape)}"
-            )
-        if not logits.is_floating_point():
-            raise ValueError(f"{name} must be floating point, got {logits.dtype}")
-    if student.shape != teacher.shape:
-        raise ValueError(
-            "student_logits and teacher_logits must have equal shapes, "
-            f"got {tuple(student.shape)} and {tuple(teacher.shape)}"
-        )
-    if target is None:
-        return
-    batch, classes = student.shape
-    if target.is_floating_point() or target.ndim == 2:
-        raise ValueError(
-            f"target must hold one class index per sample, got {target.dtype} of shape "
-            f"{tuple(target.shape)}: soft and one-hot labels (mixup, cutmix) are not supported, "
-            "because the mask needs one true class"
-        )
-    if target.dtype != torch.int64 or target.shape != (batch,):
-        raise ValueError(
-            f"target must be int64 of shape ({batch},), got {target.dtype} of shape "
-            f"{tuple(target.shape)}"
-        )
-    if target.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = (int(end) for end in torch.aminmax(target))
-        if low < 0 or high >= classes:
-            first = int(((target < 0) | (target >= classes)).nonzero()[0])
-            raise ValueError(
-                f"target must lie in [0, {classes}), got {int(target[first])} in sample {first}"
-            )
-
-
-def _check_numbers(**numbers: float) -> None:
-    for name, number in numbers.items():
-        low = 1e-6 if name.endswith("temperature") else 0
-        if not low <= number < math.inf:
-            raise ValueError(f"{name} must be finite and >= {low:g}, got {number}")
-
-
-def _check_names(mask: str, reduction: str) -> None:
-    if mask not in ("ge", "gt"):
-        raise ValueError(f"mask must be 'ge' or 'gt', got {mask!r}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-
-
-def _check_teacher(teacher: Tensor, loss: Tensor) -> None:
-    """Raise ValueError if a NaN or infinite loss (on CPU) comes from the teacher."""
-    if loss.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    if math.isfinite(loss.detach().sum().item()):
-        return
-    broken = (~teacher.isfinite()).any(1).nonzero()
-    if len(broken):
-        raise ValueError(f"teacher_logits hold NaN or infinity, first in sample {int(broken[0])}")
+def _per_sample(
+    student: Tensor, teacher: Tensor, target: Tensor, options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    alpha, beta, (tau, tau_scd), standardize, mask = options
+    check_logits(student, teacher, target)
+    check_numbers(temperature=tau, scd_temperature=tau_scd, alpha=alpha, beta=beta)
+    teacher = teacher.detach()
+    if standardize:
+        student, teacher = standardize_logits(student), standardize_logits(teacher)
+    needs_gradient = torch.is_grad_enabled() and student.requires_grad
+    options = (alpha, beta, tau_scd, tau, mask, needs_gradient)
+    loss, scd, mcd = RefinedLogits.apply(student, teacher, target, options)
+    check_teacher(teacher, loss)
+    return loss, scd, mcd

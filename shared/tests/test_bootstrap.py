@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from papercommons.metrics.bootstrap import bootstrap_interval
+
+
+def test_interval_has_the_normal_theory_width():
+    values = torch.randn(2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * float(values.std()) / math.sqrt(len(values))
+    assert low == pytest.approx(float(values.mean()) - half, abs=0.1 * half)
+    assert high == pytest.approx(float(values.mean()) + half, abs=0.1 * half)
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(1)
+    covered = 0
+    for seed in range(200):
+        values = torch.rand(60, generator=generator)
+        low, high = bootstrap_interval(values, level=0.8, draws=400, seed=seed)
+        covered += low <= 0.5 <= high
+    assert 0.8 * 200 - 25 < covered < 0.8 * 200 + 20
+
+
+def test_levels_are_nested():
+    values = torch.rand(50, generator=torch.Generator().manual_seed(2))
+    narrow, wide = bootstrap_interval(values, level=0.5), bootstrap_interval(values, level=0.99)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_equal_seeds_give_equal_intervals():
+    values = torch.rand(50, generator=torch.Generator().manual_seed(3))
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    assert bootstrap_interval(values) == bootstrap_interval(values.float())
+    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16])
+def test_any_real_dtype(dtype):
+    values = torch.tensor([0, 1, 1, 0, 1], dtype=dtype)
+    assert bootstrap_interval(values) == bootstrap_interval(values.double())
+
+
+def test_large_inputs_are_drawn_in_parts():
+    low, high = bootstrap_interval(torch.tensor([0.0, 2.0]).repeat(600_000), draws=20)
+    assert 0.99 < low < high < 1.01
+
+
+def test_values_without_spread():
+    assert bootstrap_interval(torch.tensor([0.25])) == (0.25, 0.25)
+    assert bootstrap_interval(torch.full((9,), 1.0, requires_grad=True)) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        (torch.zeros(0), {}, r"values must be \(N,\) with N >= 1, got \(0,\)"),
+        (torch.zeros(2, 2), {}, r"got \(2, 2\)"),
+        (torch.tensor(1.0), {}, r"got \(\)"),
+        (torch.tensor([1.0, math.nan]), {}, "values must be finite"),
+        (torch.tensor([1.0, math.inf]), {}, "values must be finite"),
+        (torch.ones(3), {"level": 1.0}, r"level must be in \(0, 1\), got 1.0"),
+        (torch.ones(3), {"level": 0}, r"level must be in \(0, 1\), got 0"),
+        (torch.ones(3), {"draws": 0}, "draws must be >= 1, got 0"),
+    ],
+)
+def test_what_is_refused(values, options, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval(values, **options)
