@@ -157,8 +157,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("rld-distill.json"))
     parser.add_argument("--work", type=Path, default=Path("runs/reproduce-rld-distill"))
-    beside = Path(__file__).resolve().parents[4] / "shared" / "data" / "omniglot-small"
-    parser.add_argument("--omniglot", type=Path, default=beside / "omniglot_small_32.npz")
+    name = "shared/data/omniglot-small/omniglot_small_32.npz"
+    places = [up / name for up in Path(__file__).resolve().parents]
+    beside = next((place for place in places if place.is_file()), Path(name))
+    parser.add_argument("--omniglot", type=Path, default=beside)
     parser.add_argument("--epochs", type=int, default=24)
     options = parser.parse_args()
     logging.getLogger("papercommons").setLevel(logging.WARNING)

@@ -308,7 +308,8 @@ def describe_device(device: Any) -> str:
 
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{device.type} ({torch.get_num_threads()} threads, {platform.machine()})"
+    count = torch.get_num_threads()
+    return f"{device.type} ({count} thread{'s' if count > 1 else ''}, {platform.machine()})"
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

@@ -150,7 +150,7 @@ def fit(
         extra.append(_OneFile(keep, "last", save_on_train_epoch_end=True))
     checkpoint = None if keep is None else _find_checkpoint(keep, run.resume)
     trainer = make_trainer(run, epochs=epochs, callbacks=extra, log_to=keep)
-    with _interruptible(trainer):
+    with _interruptible():
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return trainer, history
 
@@ -172,12 +172,12 @@ def _find_checkpoint(folder: Path, resume: str | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """Let Ctrl-C be a KeyboardInterrupt, of which Lightning makes an exit without a word."""
     try:
         yield
-    except SystemExit:
-        if not trainer.interrupted:
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning left it ignored
         raise KeyboardInterrupt from None
@@ -194,7 +194,7 @@ def gather_predictions(
         run: options of the command.
     """
     trainer = make_trainer(run)
-    with _interruptible(trainer):
+    with _interruptible():
         outputs = trainer.predict(module, loader) or []
     if trainer.world_size == 1:
         return list(outputs)
@@ -273,6 +273,7 @@ def quieten_lightning() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*The number of training batches.*",
+        ".*Total length of `list` across ranks is zero.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*GPU available but not used.*",
         ".*treespec, LeafSpec.*",

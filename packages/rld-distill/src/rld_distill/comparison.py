@@ -124,7 +124,7 @@ def compare_methods(
     result = Result(
         package=PACKAGE,
         command="rld-distill-compare",
-        title=f"{values['teacher']} -> {values['student']} on {data}: test accuracy, last epoch",
+        title=f"{values['teacher']} → {values['student']} on {data}: test accuracy, last epoch",
         rows=rows,
         metrics={
             "accuracy": {
