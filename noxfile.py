@@ -262,7 +262,9 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session, package: str) -> None:
     """Measure against the plain formula in the same process; prints ratios, asserts none."""
     install(session, {package: "[test]"})
-    pytest(session, str(FOLDERS[package] / "bench"), "-s", *ARGUMENTS)
+    out = str(ROOT / "docs" / "results" / f"{package}-bench.json")
+    files = map(str, sorted((FOLDERS[package] / "bench").glob("bench_*.py")))
+    pytest(session, *files, "-s", "--results", out, *ARGUMENTS)
 
 
 @nox.session

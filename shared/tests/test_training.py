@@ -17,7 +17,6 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from papercommons.cli import RunOptions
 from papercommons.data.sampling import EpochSampler
 from papercommons.errors import DataError
-from papercommons.files import write_json
 from papercommons.training import fit, gather_predictions, make_trainer, seed_everything
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,15 +45,15 @@ class Numbers(Dataset):
 
 
 class Data(LightningDataModule):
-    """Batches of three."""
+    """Batches of three, unless said otherwise."""
 
-    def __init__(self, seed=0, val=True):
+    def __init__(self, seed=0, val=True, batch_size=3):
         super().__init__()
-        self.seed, self.val = seed, val
+        self.seed, self.val, self.batch_size = seed, val, batch_size
 
     def loader(self, *, shuffle):
         sampler = EpochSampler(SIZE, shuffle=shuffle, seed=self.seed)
-        return DataLoader(Numbers(), batch_size=3, sampler=sampler)
+        return DataLoader(Numbers(), batch_size=self.batch_size, sampler=sampler)
 
     def train_dataloader(self):
         return self.loader(shuffle=True)
@@ -330,13 +329,15 @@ def ddp_options():
     return run_options(devices="2" if many else "1", strategy="ddp" if many else "auto")
 
 
-def trained(out):
-    """Train without dropout and norm, whose values depend on how a batch is shared."""
+def trained(out, batch_size):
+    """Return the weights after training without dropout and norm: they look at whole batches."""
     seed_everything(3)
     module = Toy()
     module.net = nn.Linear(4, 1)
-    fit(module, Data(), epochs=2, run=ddp_options(), out=out, monitor="val/score")
-    return module
+    data = Data(batch_size=batch_size)
+    monitor = None if out is None else "val/score"
+    fit(module, data, epochs=2, run=ddp_options(), out=out, monitor=monitor)
+    return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 def test_predictions_of_one_process():
@@ -363,22 +364,24 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert process.returncode == 0, err
     assert out == ""
     index, value = predictions()
+    weights = trained(None, batch_size=6)
     for rank in (0, 1):
-        seen = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        seen = load(tmp_path / f"{rank}.pt")
         assert sorted(seen["index"].tolist()) == index.tolist()
         assert torch.allclose(seen["value"], value, atol=1e-6)
-    assert (tmp_path / "run" / "best.ckpt").is_file()
+        for name in weights:
+            assert torch.allclose(seen["weights"][name], weights[name], atol=1e-6)
+    assert load(tmp_path / "run" / "best.ckpt")["epoch"] == 1
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 
 def main(folder):
     """Be one of two processes."""
-    rank = os.environ["RANK"]
     index, value = predictions()
-    torch.save({"index": index, "value": value}, f"{folder}/{rank}.pt")
-    state = trained(Path(folder) / "run").state_dict()
-    write_json(f"{folder}/{rank}.json", {name: value.tolist() for name, value in state.items()})
+    weights = trained(folder / "run", batch_size=3)
+    seen = {"index": index, "value": value, "weights": weights}
+    torch.save(seen, folder / f"{os.environ['RANK']}.pt")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

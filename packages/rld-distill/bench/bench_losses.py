@@ -53,8 +53,10 @@ def _one_thread(device):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("loss", [rld_loss, terms_loss], ids=["rld_loss", "RLDLoss.terms"])
-def test_loss(loss, size, device):
+@pytest.mark.parametrize(
+    ("name", "loss"), [("rld_loss", rld_loss), ("RLDLoss.terms", terms_loss)], ids=["loss", "terms"]
+)
+def test_loss(name, loss, size, device, record):
     student, teacher, target = batch(size, device)
 
     def ours():
@@ -68,9 +70,13 @@ def test_loss(loss, size, device):
     torch.testing.assert_close(ours(), plain(), rtol=2e-5, atol=1e-8)
     speed = compare_speed(ours, plain, rounds=15)
     memory = [peak_memory(function, device) / 2**20 for function in (ours, plain)]
-    print(
-        f"\n{loss.__name__} {size!s:13} {device}: ours {1e3 * speed.ours_s:8.3f} ms, "
-        f"plain {1e3 * speed.reference_s:8.3f} ms, {speed.ratio:5.2f} times as fast "
-        f"({speed.ratio_low:.2f} to {speed.ratio_high:.2f}); "
-        f"peak {memory[0]:7.2f} and {memory[1]:7.2f} MiB, {memory[0] / memory[1]:.2f} of it"
+    record(
+        measured=name,
+        size=str(size),
+        ours=f"{1e3 * speed.ours_s:.2f} ms",
+        plain=f"{1e3 * speed.reference_s:.2f} ms",
+        ratio=round(speed.ratio, 2),
+        lowest=round(speed.ratio_low, 2),
+        highest=round(speed.ratio_high, 2),
+        memory=round(memory[0] / memory[1], 2),
     )

@@ -61,14 +61,19 @@ def training_step(device, *, ours, precision="fp32"):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_step(device, precision):
+def test_step(device, precision, record):
     speed = compare_speed(
         training_step(device, ours=True, precision=precision),
         training_step(device, ours=False),
         rounds=30 if device.type == "cuda" else 7,
     )
-    print(
-        f"\nstep on {device}: ours ({precision}) {1000 * speed.ours_s:.1f} ms, "
-        f"plain (fp32) {1000 * speed.reference_s:.1f} ms, {speed.ratio:.2f} times as fast "
-        f"({speed.ratio_low:.2f} to {speed.ratio_high:.2f})"
+    record(
+        measured=f"training step, {precision}",
+        size=f"{BATCH} x 32 x 32",
+        ours=f"{1e3 * speed.ours_s:.1f} ms",
+        plain=f"{1e3 * speed.reference_s:.1f} ms",
+        ratio=round(speed.ratio, 2),
+        lowest=round(speed.ratio_low, 2),
+        highest=round(speed.ratio_high, 2),
+        memory=None,
     )
