@@ -6,7 +6,8 @@ import pytest
 import torch
 from papercommons.errors import DataError
 from PIL import Image
-from rld_distill.data import DistillData, fit_size, random_crop_flip, strong_augment
+from rld_distill.augment import fit_size, random_crop_flip, strong_augment
+from rld_distill.data import DistillData
 from rld_distill.sources import load_splits, parse_data
 
 

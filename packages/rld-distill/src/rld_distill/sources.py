@@ -301,7 +301,7 @@ def _read_all(folder: ImageFolder, size: int) -> Tensor:
     import torch
     from torchvision.transforms.v2 import functional as VF
 
-    from rld_distill.data import fit_size
+    from rld_distill.augment import fit_size
 
     pixels = torch.empty(len(folder), 3, size, size, dtype=torch.uint8)
     for index, name in enumerate(folder.paths):
