@@ -23,6 +23,7 @@ FOLDERS = [ROOT / "shared", *PACKAGES]
 # Distribution names that differ from the name one imports.
 DISTRIBUTION = {
     "PIL": "pillow",
+    "cycler": "matplotlib",  # comes with it
     "docstring_parser": "jsonargparse",  # comes with its [signatures]
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",

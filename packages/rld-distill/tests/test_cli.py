@@ -220,6 +220,7 @@ def test_loss_command_is_the_parity_entry(shared_files, tmp_path, capsys):
         (("--preset", "papr"), "--preset: expected one of"),
         (("--epochs", "many"), "--epochs: expected int, got 'many'"),
         (("--tempreature", 2), "no option --tempreature; did you mean --temperature"),
+        (("--image-size", 0), "image_size must be >= 4, got 0"),
         (("--batch-size", 0), "batch_size must be >= 1, got 0"),
     ],
 )

@@ -40,7 +40,7 @@ def parse_arguments(function: Callable[..., Any], prog: str, words: Sequence[str
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL and not options[name]:
             # argparse sets absent positional arguments to [], over those of a config
-            given = next((c[name] for c in reversed(configs) if c.get(name)), [])
+            given: Any = next((c[name] for c in reversed(configs) if c.get(name)), [])
             options[name] = [_text(v) for v in (given if isinstance(given, list) else [given])]
     return options
 

@@ -163,8 +163,11 @@ def load_splits(
         skip_bad: leave out files that cannot be read.
 
     Raises:
+        ValueError: image_size is below 4.
         DataError: missing, broken or inconsistent data.
     """
+    if image_size is not None and image_size < 4:
+        raise ValueError(f"image_size must be >= 4, got {image_size}")
     kind, path = parse_data(data)
     skipped: list[str] = []
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
