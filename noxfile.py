@@ -130,7 +130,8 @@ def demo(session: nox.Session) -> None:
     """START HERE: distil a small network on real scans, in 2 minutes, and write a report."""
     install(session, {"rld-distill": ""})
     ready = time.monotonic()
-    session.run(*DEMO, *ARGUMENTS)
+    # One thread: networks this small gain nothing from more, and lose much on a busy machine.
+    session.run(*DEMO, *ARGUMENTS, env={"OMP_NUM_THREADS": "1"})
     session.log(f"set-up took {ready - STARTED:.0f} s, mostly the download of torch, once")
     session.log(f"the run took {time.monotonic() - ready:.0f} s")
     session.log(f"now open {ROOT / 'runs' / 'demo' / 'report.html'}")

@@ -50,7 +50,7 @@ def train(
     """Train a toy.
 
     Args:
-        data: a folder.
+        data: a folder of images (or one written by toy-distill-export, toy-distill-train).
         batch_size: items per step.
         names: what to call them.
         name: what to call it.
@@ -97,7 +97,7 @@ def test_help_has_every_option_and_default(capsys):
     for name in (*asdict(Recipe()), *asdict(RunOptions())):
         assert f"--{name.replace('_', '-')}" in text
     assert "usage: toy --data DATA [options]" in text
-    assert "a folder. (required)" in text
+    assert "toy-distill-train). (required)" in text
     assert "items per step. (default: 4)" in text
     assert "what to call them. (default: a,b)" in text
     assert "of the runs. (default: 0,1)" in text
@@ -235,6 +235,7 @@ def test_positional_words(tmp_path):
         ("--data x --mode slow", "--mode: expected one of fast, exact, got 'slow'"),
         ("--data x --seeds 1,b", "--seeds: expected comma-separated int, got '1,b'"),
         ("--data x --seeds 1,", "--seeds: expected comma-separated int, got '1,'"),
+        ("--data x --names a,,b", "--names: expected comma-separated str, got 'a,,b'"),
         ("--data x --seeds [1", "--seeds: expected comma-separated int, got '[1'"),
         ("--data x --seeds 1.5", "--seeds: expected comma-separated int, got '1.5'"),
         ("--data x --layers all", "--layers: expected comma-separated of first, last, got 'all'"),

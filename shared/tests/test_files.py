@@ -167,6 +167,17 @@ def test_overwrite_follows_no_links(begun, tmp_path):
     assert names(precious) == ["a"]
 
 
+def test_a_folder_emptied_by_half_is_still_a_run(begun, monkeypatch):
+    def fail(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", fail)
+    with pytest.raises(PermissionError):
+        prepare_out(str(begun), {}, overwrite=True)
+    monkeypatch.undo()
+    assert names(prepare_out(str(begun), {}, overwrite=True)) == ["config.yaml"]
+
+
 def test_settings_that_cannot_be_noted_delete_nothing(begun):
     with pytest.raises(yaml.YAMLError):
         prepare_out(str(begun), {"lr": object()}, overwrite=True)

@@ -219,6 +219,12 @@ def test_page_tells_versions_seed_hash_and_settings(tmp_path):
     assert after("path") == "–"
 
 
+def test_page_tells_that_there_is_no_seed(tmp_path):
+    path = write_report(tmp_path / "a.html", make(settings={}, data_hash=None))
+    words = Page(path.read_text(encoding="utf-8")).text.split("\n")
+    assert words[words.index("seed") + 1] == words[words.index("input hash") + 1] == "–"
+
+
 def test_page_escapes_what_users_wrote(tmp_path):
     result = make(
         title=EVIL,
@@ -300,7 +306,7 @@ def test_grid_takes_every_kind_of_picture():
         Image.new("RGB", (5, 3)),
         torch.zeros(4, 4),
     ]
-    data = image_grid_png(images, ["$a$_5$^", "b", "中", "", "[x]"], columns=3)
+    data = image_grid_png(images, ["$\\frac$", "b", "中", "", "[x]"], columns=3)
     assert png_size(data) == (540, 444)
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -18,18 +17,11 @@ from papercommons.cli import RunOptions
 from papercommons.data.sampling import EpochSampler
 from papercommons.errors import DataError
 from papercommons.training import fit, gather_predictions, make_trainer, seed_everything
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 SIZE = 12
-
-
-class Seen(NamedTuple):
-    """What predict_step gives."""
-
-    index: Tensor
-    value: Tensor
 
 
 class Numbers(Dataset):
@@ -87,7 +79,7 @@ class Toy(LightningModule):
         self.log("val/score", self.scores[self.current_epoch])
 
     def predict_step(self, batch, batch_idx):
-        return Seen(batch[1], self.net(batch[0])[:, 0])
+        return batch[1], self.net(batch[0])[:, 0]
 
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
@@ -221,6 +213,27 @@ def test_equal_seeds_give_equal_weights(whole):
     assert not same_weights(other.state_dict(), whole[1].state_dict())
 
 
+class Draw(Callback):
+    """Notes a random number in each epoch."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 0:
+            self.drawn.append(float(torch.rand(())))
+
+
+def test_noise_follows_from_seed_and_epoch():
+    drawn = []
+    for seed in (1, 1, 2):
+        draw = Draw()
+        train(None, epochs=3, monitor=None, seed=seed, callbacks=[draw])
+        drawn.append(draw.drawn)
+    assert drawn[0] == drawn[1]
+    assert len({*drawn[0], *drawn[2]}) == 6
+
+
 def test_dry_run_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, history = train(tmp_path / "out", dry_run=True, resume="last")
@@ -318,8 +331,7 @@ def predictions():
     seed_everything(3)
     module = Toy().eval()
     seen = gather_predictions(module, Data().loader(shuffle=False), run=ddp_options())
-    index = torch.cat([part.index for part in seen])
-    value = torch.cat([part.value for part in seen])
+    index, value = (torch.cat(parts) for parts in zip(*seen, strict=True))
     return index, value[index.argsort()]
 
 

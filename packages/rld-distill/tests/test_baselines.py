@@ -125,7 +125,7 @@ def reference_errors(cases, inputs, name, dtype, device):
             allowed = (2e-3 if what == "theta" else 2e-5) * largest + 1e-8
         if name.startswith("lr") and inputs in ("right", "wrong") and what == "value":
             allowed = 1e-7 * largest  # stored in float32 where one of its parts is empty
-        off = np.abs(torch.as_tensor(got[what]).cpu().numpy() - wanted).max()
+        off = np.abs(torch.as_tensor(got[what], dtype=torch.float64).cpu().numpy() - wanted).max()
         errors[f"{inputs} {name} {what}"] = off / allowed
     return errors
 

@@ -76,6 +76,13 @@ def test_an_injected_loss_is_used(batch):
     assert "loss" not in module.hparams
 
 
+def test_plain_pairs_are_batches_too(batch):
+    module = RLDModule(linear(), linear(seed=1), 10)
+    pair = [batch.images, batch.target]
+    assert torch.equal(module.training_step(pair, 0), module.training_step(batch, 0))
+    assert torch.equal(module.predict_step(pair, 0).logits, module.predict_step(batch, 0).logits)
+
+
 def test_teacher_stays_as_it_was_and_out_of_the_checkpoint(data, tmp_path):
     teacher = with_norm()
     teacher(torch.zeros(2, 3, 16, 16))

@@ -34,11 +34,11 @@ def classification_report(
         class named), accuracy_teacher_right and accuracy_teacher_wrong (NaN where that never is).
     """
     logits = logits.float().cpu()
-    right = (logits.argmax(1) == target).float()
+    right = (logits.argmax(1) == target).double()
     low, high = bootstrap_interval(right)
     numbers = {"accuracy": right.mean().item(), "accuracy_low": low, "accuracy_high": high}
     if logits.shape[1] > 5:
-        numbers["top5"] = (logits.topk(5).indices == target[:, None]).any(1).float().mean().item()
+        numbers["top5"] = (logits.topk(5).indices == target[:, None]).any(1).double().mean().item()
     numbers["nll"] = F.cross_entropy(logits, target).item()
     ece = multiclass_calibration_error(
         logits.softmax(1), target, num_classes=logits.shape[1], n_bins=15
@@ -48,8 +48,8 @@ def classification_report(
         teacher = teacher_logits.argmax(1).cpu()
         teacher_right = teacher == target
         numbers |= {
-            "teacher_accuracy": teacher_right.float().mean().item(),
-            "agreement": (logits.argmax(1) == teacher).float().mean().item(),
+            "teacher_accuracy": teacher_right.double().mean().item(),
+            "agreement": (logits.argmax(1) == teacher).double().mean().item(),
             "accuracy_teacher_right": right[teacher_right].mean().item(),
             "accuracy_teacher_wrong": right[~teacher_right].mean().item(),
         }

@@ -86,7 +86,7 @@ def write_onnx(network: nn.Module, path: Path, image_size: int) -> float:
             dynamo=True,
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1)}},
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )
         assert program is not None

@@ -38,10 +38,11 @@ class Prediction(NamedTuple):
 class RLDModule(LightningModule):
     """Trains a student: ``ce_weight * CE + warm_up(epoch) * loss(student, teacher, target)``.
 
-    Logs train/loss, train/ce, train/distill, train/accuracy, train/teacher_wrong, train/scd,
-    train/mcd and train/masked (RLD), val/loss, val/accuracy, and the test metrics of
-    `classification_metrics` with agreement with the teacher and accuracy where it is right and
-    where it is wrong. The teacher is neither saved nor changed; it runs in evaluation mode.
+    Batches are `rld_distill.data.Batch` or plain (images, target). Logs train/loss, train/ce,
+    train/distill, train/accuracy, train/teacher_wrong, train/scd, train/mcd and train/masked (the
+    last three for RLD), val/loss, val/accuracy, and the test metrics of `classification_metrics`
+    with agreement with the teacher and accuracy where it is right and where it is wrong. The
+    teacher is neither saved nor changed; it runs in evaluation mode.
 
     Args:
         student: a network, or a name for `create_model`.
@@ -149,8 +150,9 @@ class RLDModule(LightningModule):
         """Return the weight of the distillation term in `epoch`, counted from 1."""
         return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Tensor:
         """Return the training loss of one batch."""
+        batch = as_batch(batch)
         logits = self(batch.images)
         target = batch.target
         ce = F.cross_entropy(logits.float(), target)
@@ -187,8 +189,9 @@ class RLDModule(LightningModule):
         self._seen_count = 0
         self.log("lr", self._lr_now)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Add one batch to the val metrics."""
+        batch = as_batch(batch)
         logits = self(batch.images).float()
         self.val_loss.update(F.cross_entropy(logits, batch.target), len(batch.target))
         self.val_accuracy.update(logits, batch.target)
@@ -200,8 +203,9 @@ class RLDModule(LightningModule):
         self.val_loss.reset()
         self.val_accuracy.reset()
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Add one batch to the test metrics."""
+        batch = as_batch(batch)
         logits, target = self(batch.images).float(), batch.target
         self.test_metrics.update(logits.softmax(1), target)
         self._test_mean("nll").update(F.cross_entropy(logits, target), len(target))
@@ -228,8 +232,9 @@ class RLDModule(LightningModule):
     def _test_mean(self, name: str) -> MeanMetric:
         return cast(MeanMetric, self.test_means[name])
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
+    def predict_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Prediction:
         """Return the logits of one batch, on the CPU."""
+        batch = as_batch(batch)
         teacher = self.teacher_logits(batch)
         return Prediction(
             batch.indices.cpu(),
@@ -261,6 +266,18 @@ class RLDModule(LightningModule):
                 f"teacher logits of batch {batch_idx} in epoch {self.current_epoch + 1} "
                 "are not finite; check the teacher's weights and its input"
             )
+
+
+def as_batch(batch: Batch | Sequence[Tensor]) -> Batch:
+    """Return a `Batch`; plain (images, target) of anybody's loader count their own images.
+
+    Args:
+        batch: a `Batch`, or images (B, 3, H, W) and target (B,).
+    """
+    if isinstance(batch, Batch):
+        return batch
+    images, target = batch
+    return Batch(images, target, torch.arange(len(target)))
 
 
 _SPLIT_NAMES = ("accuracy_teacher_right", "accuracy_teacher_wrong")
