@@ -227,14 +227,19 @@ def _comma_separated(element: Any) -> Callable[[Any], Any]:
 
 
 def _docstring(thing: Any) -> dict[str, str]:
-    """Return the descriptions of parameters by name, and the text above them under ``""``."""
+    """Return the descriptions of parameters by name, and the text above them under ``""``.
+
+    A class has those of its bases too.
+    """
     from docstring_parser import parse
 
-    parsed = parse(inspect.getdoc(thing) or "")
-    above = [parsed.short_description or "", parsed.long_description or ""]
-    entries = {"": "\n\n".join(part for part in above if part)}
-    for param in parsed.params:
-        entries[param.arg_name.lstrip("*")] = " ".join((param.description or "").split())
+    entries: dict[str, str] = {}
+    for one in reversed(inspect.getmro(thing)) if inspect.isclass(thing) else [thing]:
+        parsed = parse(inspect.cleandoc(one.__doc__ or ""))
+        above = [parsed.short_description or "", parsed.long_description or ""]
+        entries[""] = "\n\n".join(part for part in above if part)
+        for param in parsed.params:
+            entries[param.arg_name.lstrip("*")] = " ".join((param.description or "").split())
     return entries
 
 

@@ -22,14 +22,22 @@ from papercommons.arguments import build_parser, call, parse_arguments
 from papercommons.errors import DataError, one_line, reason
 from papercommons.files import is_first_process
 
-__all__ = ["RunOptions", "build_parser", "program", "run_command", "show_progress", "user_message"]
+__all__ = [
+    "DeviceOptions",
+    "RunOptions",
+    "build_parser",
+    "program",
+    "run_command",
+    "show_progress",
+    "user_message",
+]
 
 log = logging.getLogger("papercommons")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """How to run.
+class DeviceOptions:
+    """Where and how to compute.
 
     Attributes:
         seed: seed of everything random, >= 0.
@@ -39,10 +47,7 @@ class RunOptions:
         precision: number format: 32-true, bf16-mixed, 16-mixed, 64-true.
         num_workers: processes that read data beside the main one; results do not depend on it.
         deterministic: refuse algorithms whose result varies from run to run.
-        compile: compile the networks with torch.compile (worth it for long runs).
-        resume: go on with the run in --out: last, or a checkpoint file.
         overwrite: empty --out first if it holds an earlier run.
-        dry_run: one batch of everything, write nothing.
         trainer: anything else for Lightning's Trainer, as --trainer.KEY VALUE.
     """
 
@@ -53,10 +58,7 @@ class RunOptions:
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     num_workers: int = 0
     deterministic: bool = False
-    compile: bool = False
-    resume: str | None = None
     overwrite: bool = False
-    dry_run: bool = False
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,6 +71,21 @@ class RunOptions:
         """Return the options that belong to a run (not how this call was made), as plain types."""
         about_call = {"resume", "overwrite", "dry_run"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in about_call}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(DeviceOptions):
+    """How to train: `DeviceOptions`, and what only training has.
+
+    Attributes:
+        compile: compile the networks with torch.compile (worth it for long runs).
+        resume: go on with the run in --out: last, or a checkpoint file.
+        dry_run: one batch of everything, write nothing.
+    """
+
+    compile: bool = False
+    resume: str | None = None
+    dry_run: bool = False
 
 
 def show_progress() -> bool:

@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from papercommons.checkpoint import read_torch_file
-from papercommons.cli import RunOptions, show_progress
+from papercommons.cli import DeviceOptions, RunOptions, show_progress
 from papercommons.data.sampling import mix_seeds
 from papercommons.errors import DataError, nearest, reason
 from papercommons.files import write_text
@@ -184,7 +184,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def gather_predictions(
-    module: LightningModule, loader: DataLoader[Any], *, run: RunOptions
+    module: LightningModule, loader: DataLoader[Any], *, run: DeviceOptions
 ) -> list[Any]:
     """Return what ``predict_step`` gives for every batch, from all processes, on each of them.
 
@@ -204,7 +204,7 @@ def gather_predictions(
 
 
 def make_trainer(
-    run: RunOptions,
+    run: DeviceOptions,
     *,
     epochs: int | None = None,
     callbacks: Sequence[Callback] = (),
@@ -242,7 +242,7 @@ def make_trainer(
         "strategy": run.strategy,
         "precision": run.precision,
         "deterministic": run.deterministic or None,
-        "fast_dev_run": run.dry_run,
+        "fast_dev_run": isinstance(run, RunOptions) and run.dry_run,
         "callbacks": [*callbacks, *bars],
         "enable_model_summary": False,
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),

@@ -6,8 +6,9 @@ The names below are loaded when first used; importing the package does not impor
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from papercommons.versions import installed_version
 
 if TYPE_CHECKING:
     from rld_distill.baselines import dkd_loss, kd_loss
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rld_distill.saved import load_classifier
     from rld_distill.zoo import create_model, list_models
 
-__version__ = version("rld-distill")
+__version__ = installed_version("rld-distill")
 
 _HOME = {
     "rld_loss": "losses",

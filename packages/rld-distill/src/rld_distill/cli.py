@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from papercommons.cli import RunOptions, program
+from papercommons.cli import DeviceOptions, RunOptions, program
 from papercommons.errors import DataError, nearest
 from papercommons.files import check_out
 from papercommons.report import Result
@@ -154,7 +154,7 @@ def cache(
     batch_size: int = 256,
     teacher_checkpoint: str | None = None,
     images: ImageOptions = ImageOptions(),
-    run: RunOptions = RunOptions(),
+    run: DeviceOptions = DeviceOptions(),
 ) -> Result:
     """Run the teacher once over the training images and keep its logits for rld-distill-train.
 
@@ -172,7 +172,7 @@ def cache(
         batch_size: images at once.
         teacher_checkpoint: weights for a teacher given by name.
         images: how images are read.
-        run: how to run.
+        run: where and how to compute.
     """
     parse_data(data)
     options = TeacherOptions(teacher=teacher, teacher_checkpoint=teacher_checkpoint)
@@ -196,7 +196,7 @@ def evaluate(
     batch_size: int = 256,
     val_fraction: float = 0.1,
     skip_bad: bool = False,
-    run: RunOptions = RunOptions(),
+    run: DeviceOptions = DeviceOptions(),
 ) -> Result:
     """Judge a trained classifier: accuracy with interval, top-5, NLL, calibration, and its teacher.
 
@@ -210,7 +210,7 @@ def evaluate(
         batch_size: images at once.
         val_fraction: as in training, so that val and train are divided alike.
         skip_bad: leave out images that cannot be read (they are named) instead of stopping.
-        run: how to run.
+        run: where and how to compute.
     """
     parse_data(data)
     find_saved(checkpoint)
@@ -231,7 +231,7 @@ def predict(
     out: str | None = None,
     batch_size: int = 256,
     skip_bad: bool = False,
-    run: RunOptions = RunOptions(),
+    run: DeviceOptions = DeviceOptions(),
 ) -> Result:
     """Name the class of each image: path, class, probability, and the five likeliest classes.
 
@@ -241,7 +241,7 @@ def predict(
         out: folder for predictions.csv, result.json and report.html.
         batch_size: images at once.
         skip_bad: leave out images that cannot be read (they are named) instead of stopping.
-        run: how to run.
+        run: where and how to compute.
     """
     from papercommons.data.images import find_images
 

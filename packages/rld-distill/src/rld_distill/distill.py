@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from papercommons.cli import RunOptions
+from papercommons.cli import DeviceOptions, RunOptions
 from papercommons.report import describe_device
 from papercommons.training import fit, gather_predictions, seed_everything
 from torch import Tensor, nn
@@ -151,7 +151,7 @@ def distill(
 
 
 def judge(
-    module: RLDModule, data: DistillData, images: ImageSet, *, run: RunOptions
+    module: RLDModule, data: DistillData, images: ImageSet, *, run: DeviceOptions
 ) -> tuple[tuple[Tensor, Tensor | None], dict[str, float]]:
     """Return the logits (student's, teacher's or None) of a split in order, and its numbers.
 
@@ -167,5 +167,5 @@ def judge(
     teacher = None
     if predictions[0].teacher_logits is not None:
         teacher = torch.cat([p.teacher_logits for p in predictions])[index.argsort()]
-    labels = images.labels if not run.dry_run else images.labels[index.sort().values]
+    labels = images.labels[index.sort().values]  # all of them, but for a dry run
     return (logits, teacher), classification_report(logits, labels, teacher)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from papercommons.cli import RunOptions
+from papercommons.cli import DeviceOptions
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from papercommons.files import hash_files, prepare_out
@@ -37,7 +37,7 @@ def cache_teacher(
     options: TeacherOptions,
     out: str,
     images: ImageOptions,
-    run: RunOptions,
+    run: DeviceOptions,
     views: int,
     dtype: str,
     top_k: int | None,
@@ -99,7 +99,7 @@ def evaluate_classifier(
     batch_size: int,
     val_fraction: float,
     skip_bad: bool,
-    run: RunOptions,
+    run: DeviceOptions,
 ) -> Result:
     """Judge a saved classifier; see `rld_distill.cli.evaluate`."""
     network, config = load_classifier(checkpoint)
@@ -155,7 +155,7 @@ def predict_images(
     out: str | None,
     batch_size: int,
     skip_bad: bool,
-    run: RunOptions,
+    run: DeviceOptions,
 ) -> Result:
     """Name the class of each image; see `rld_distill.cli.predict`."""
     network, config = load_classifier(checkpoint)

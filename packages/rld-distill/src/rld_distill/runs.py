@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from papercommons.cli import RunOptions
+from papercommons.cli import DeviceOptions, RunOptions
 from papercommons.files import prepare_out, write_text
 from papercommons.report import Result, Section, curves_png, write_report
 from torch import nn
@@ -54,7 +54,7 @@ def resolve_training(
     return values
 
 
-def may_use_cuda(run: RunOptions) -> bool:
+def may_use_cuda(run: DeviceOptions) -> bool:
     """Return whether the run may use a CUDA device that is there."""
     return run.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
@@ -108,7 +108,7 @@ def begin(settings: dict[str, Any], run: RunOptions) -> Path | None:
 def open_data(
     data: str,
     images: ImageOptions,
-    run: RunOptions,
+    run: DeviceOptions,
     *,
     batch_size: int,
     val_fraction: float = 0.0,

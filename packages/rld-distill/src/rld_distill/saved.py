@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from papercommons.errors import DataError
+from papercommons.versions import installed_version
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,7 +69,7 @@ def save_classifier(
         "data_hash": data.data_hash,
         "made_by": made_by,
         "package": "rld-distill",
-        "version": version("rld-distill"),
+        "version": installed_version("rld-distill"),
     }
     save_model(network, folder, config)
     card = CARD.format(
@@ -78,7 +78,7 @@ def save_classifier(
         size=data.image_size,
         mean=list(data.mean),
         std=list(data.std),
-        version=version("rld-distill"),
+        version=installed_version("rld-distill"),
         made_by=made_by,
     )
     write_text(Path(folder) / "README.md", card)
