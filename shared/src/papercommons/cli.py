@@ -75,7 +75,9 @@ class DeviceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions(DeviceOptions):
-    """How to train: `DeviceOptions`, and what only training has.
+    """How to run.
+
+    For commands that train: `DeviceOptions`, and what only training has.
 
     Attributes:
         compile: compile the networks with torch.compile (worth it for long runs).
