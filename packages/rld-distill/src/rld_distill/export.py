@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from papercommons.errors import DataError
+from papercommons.errors import DataError, reason
 from papercommons.files import atomic_path
 from papercommons.report import Result
 from torch import nn
@@ -65,8 +65,8 @@ def write_onnx(network: nn.Module, path: Path, image_size: int) -> float:
         image_size: height and width of its input.
 
     Raises:
-        DataError: onnx, onnxscript or onnxruntime is missing, or a logit differs by more than
-            1e-3 of the largest.
+        DataError: onnx, onnxscript or onnxruntime is missing, the exporter fails (that of torch
+            2.6 does), or a logit differs by more than 1e-3 of the largest.
     """
     try:
         import onnxruntime
@@ -80,15 +80,21 @@ def write_onnx(network: nn.Module, path: Path, image_size: int) -> float:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network,
-            (images,),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                network,
+                (images,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                verbose=False,
+            )
+        except Exception as error:  # torch's exporter and onnxscript raise a dozen kinds
+            raise DataError(
+                f"{path}: not written: the exporter of torch {torch.__version__} failed "
+                f"({reason(error)}); install a newer torch, or pass --formats safetensors"
+            ) from error
         assert program is not None
         program.save(temporary, external_data=False)
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
