@@ -289,3 +289,20 @@ def test_lightning_cli_stays_reachable(monkeypatch):
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0
+
+
+def test_a_teacher_trained_first_keeps_its_own_recipe(images, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("--student", "ShuffleV1", "--teacher", "resnet8", "--teacher-epochs", 8)
+    few = ("--epochs", 1, "--lr-milestones", 1, "--accelerator", "cpu")
+    assert call("train", "--data", images, "--out", out, *arguments, *few) == 0
+    with (out / "teacher" / "metrics.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([0.05] * 5 + [0.005, 0.0005, 0.00005])
+
+
+def test_plain_training_is_judged_beside_a_teacher_that_is_named(run, images, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("--method", "ce", "--teacher", run, "--epochs", 1, "--accelerator", "cpu")
+    assert call("train", "--data", images, "--out", out, *arguments) == 0
+    assert "agreement" in json.loads((out / "result.json").read_text())["metrics"]

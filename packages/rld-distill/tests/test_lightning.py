@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -220,13 +221,23 @@ def test_bad_teachers_are_named(batch):
 
 def test_training_step_on_the_device(batch, device):
     module = RLDModule(linear(), linear(seed=1), 10).to(device)
+    module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=device))
     module.setup("fit")
+    module._trainer = None
     moved = Batch(*(None if part is None else part.to(device) for part in batch))
     with torch.autocast(device.type, torch.bfloat16):
         loss = module.training_step(moved, 0)
     assert loss.dtype == torch.float32
     loss.backward()
     assert torch.isfinite(module.student[2].weight.grad).all()
+
+
+def test_teacher_goes_where_the_student_will_be():
+    teacher = linear(seed=1)
+    module = RLDModule(linear(), teacher, 10)  # Lightning calls setup while it is on the CPU
+    module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    module.setup("fit")
+    assert all(p.device.type == "meta" for p in teacher.parameters())
 
 
 @pytest.mark.ddp

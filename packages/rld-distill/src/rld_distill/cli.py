@@ -94,7 +94,7 @@ def train(
         teacher_cache=teacher_cache,
     )
     network = None
-    if method != "ce" and (teacher_cache is None or teacher.teacher is not None):
+    if teacher.teacher is not None or (method != "ce" and teacher_cache is None):
         network = runs.get_teacher(teacher, values, images_read, run, folder)
     log.info("training %s with %s", plan.student, method)
     outcome = distill(plan, images_read, network, run=run, out=folder)

@@ -137,7 +137,7 @@ def evaluate_classifier(
         settings=settings,
         limits=LIMITS,
         data_hash=read.data_hash,
-        device=describe_device(module.device),
+        device=describe_device(module.trainer.strategy.root_device),
     )
     if out is not None:
         folder = prepare_out(out, settings, overwrite=run.overwrite)
@@ -204,7 +204,7 @@ def predict_images(
         limits="It names one of its classes for any picture, also one that shows none of them; a "
         "probability is calibrated only as far as rld-distill-eval shows.",
         data_hash=hash_files(paths),
-        device=describe_device(module.device),
+        device=describe_device(module.trainer.strategy.root_device),
         notes=[f"{len(bad)} images left out as unreadable: {', '.join(bad[:5])}"] if bad else [],
     )
     if out is not None:

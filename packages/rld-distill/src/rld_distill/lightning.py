@@ -119,9 +119,9 @@ class RLDModule(LightningModule):
         self._teacher = (prepare_teacher(teacher),) if teacher is not None else ()
 
     def setup(self, stage: str) -> None:
-        """Bring the teacher to the student's device."""
+        """Bring the teacher to where Lightning moves the student after this hook."""
         for teacher in self._teacher:
-            teacher.to(self.device)
+            teacher.to(self.trainer.strategy.root_device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the student's logits, shape (B, C), for normalised images (B, 3, H, W)."""

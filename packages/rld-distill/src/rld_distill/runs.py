@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rld_distill.distill import Outcome, Plan
 from rld_distill.evaluation import report_sections
 from rld_distill.methods import complete_options, create_recipe
 from rld_distill.options import ImageOptions, TeacherOptions, TrainingOptions
-from rld_distill.presets import milestones, resolve
+from rld_distill.presets import resolve
 from rld_distill.sources import Pictures
 from rld_distill.teachers import load_teacher, train_teacher
 from rld_distill.zoo import list_models
@@ -166,10 +166,10 @@ def get_teacher(
     """
     name = values["teacher"]
     if options.teacher_checkpoint is None and name in list_models():
-        plan = replace(
-            make_plan("ce", values | {"student": name, "epochs": values["teacher_epochs"]}, {}),
-            milestones=tuple(milestones([0.625, 0.75, 0.875], values["teacher_epochs"])),
-        )
+        kept = {key: values[key] for key in ("batch_size", "momentum", "weight_decay")}
+        epochs = values["teacher_epochs"]
+        recipe = resolve(values["preset"], cuda=False, student=name, epochs=epochs, **kept)
+        plan = make_plan("ce", recipe, {})
         log.info("no trained teacher given: training %s for %d epochs first", name, plan.epochs)
         place = None if folder is None else folder / "teacher"
         network, outcome = train_teacher(plan, data, run=run, out=place)
