@@ -12,6 +12,7 @@ import argparse
 import json
 import logging
 import platform
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -23,7 +24,7 @@ from papercommons.cli import RunOptions
 from papercommons.files import write_json
 from papercommons.report import describe_device
 from rld_distill import __version__
-from rld_distill.data import DistillData
+from rld_distill.data import Batch, DistillData
 from rld_distill.distill import Plan, distill
 from rld_distill.methods import complete_options
 from scipy.stats import ttest_rel
@@ -68,24 +69,12 @@ def train_teacher(data: DistillData, epochs: int, noise: float) -> nn.Module:
     return outcome.module.student
 
 
-def accuracy_on_train(teacher: nn.Module, data: DistillData) -> float:
-    """Return the teacher's accuracy on the true labels of the training images, not augmented."""
-    right = 0
-    teacher.eval()
+def accuracy(network: nn.Module, batches: Iterable[Batch]) -> float:
+    """Return the share of images that `network` names rightly."""
+    network.eval()
     with torch.inference_mode():
-        for batch in data.loader(data.splits.train):
-            right += int((teacher(batch.images).argmax(1) == batch.target).sum())
-    return right / len(data.splits.train)
-
-
-def accuracy_on_test(teacher: nn.Module, data: DistillData) -> float:
-    """Return the teacher's accuracy on the test images."""
-    right = 0
-    teacher.eval()
-    with torch.inference_mode():
-        for batch in data.test_dataloader():
-            right += int((teacher(batch.images).argmax(1) == batch.target).sum())
-    return right / len(data.splits.test)
+        right = [network(batch.images).argmax(1) == batch.target for batch in batches]
+    return torch.cat(right).double().mean().item()
 
 
 def compare(name: str, data: DistillData, epochs: int, work: Path) -> list[dict[str, Any]]:
@@ -97,7 +86,8 @@ def compare(name: str, data: DistillData, epochs: int, work: Path) -> list[dict[
         found = json.loads(file.read_text()) if file.is_file() else {}
         if len(found.get("rld", [])) < len(SEEDS):
             teacher = train_teacher(data, max(1, round(share * epochs)), noise)
-            found["teacher"] = [accuracy_on_train(teacher, data), accuracy_on_test(teacher, data)]
+            seen = data.loader(data.splits.train)  # true labels, not augmented
+            found["teacher"] = [accuracy(teacher, seen), accuracy(teacher, data.test_dataloader())]
             for method in METHODS:
                 if method == "ce" and plain is not None:
                     found["ce"] = plain

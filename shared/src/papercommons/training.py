@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import inspect
-import io
 import logging
 import signal
 import time
@@ -26,7 +24,7 @@ from papercommons.checkpoint import read_torch_file
 from papercommons.cli import DeviceOptions, RunOptions, show_progress
 from papercommons.data.sampling import mix_seeds
 from papercommons.errors import DataError, nearest, reason
-from papercommons.files import write_text
+from papercommons.files import write_csv
 
 
 class History(Checkpoint):
@@ -56,12 +54,7 @@ class History(Checkpoint):
         seconds = time.perf_counter() - self._started
         self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": seconds, **logged})
         if self.folder is not None and trainer.is_global_zero:
-            names = list(dict.fromkeys(name for row in self.rows for name in row))
-            text = io.StringIO()
-            writer = csv.DictWriter(text, names, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-            write_text(self.folder / "metrics.csv", text.getvalue())
+            write_csv(self.folder / "metrics.csv", self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows, so that a resumed run has its whole history."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from papercommons.cli import RunOptions
 from papercommons.errors import DataError
-from papercommons.files import write_json, write_text
+from papercommons.files import write_csv, write_json, write_text
 from papercommons.report import PALETTE, Result, Section, figure_png, format_value, write_report
 from scipy.stats import ttest_rel
 from torch import nn
@@ -31,7 +31,6 @@ from rld_distill.runs import (
     make_plan,
     open_data,
     resolve_training,
-    write_table,
 )
 
 log = logging.getLogger("papercommons")
@@ -147,7 +146,7 @@ def compare_methods(
         notes=_notes(results, tune, seeds, read),
     )
     if folder is not None:
-        write_table(folder / "table.csv", rows)
+        write_csv(folder / "table.csv", rows)
         write_text(folder / "table.md", _markdown(rows))
         result.files |= {"table": str(folder / "table.md")}
         write_report(folder / "report.html", result, _sections(results))

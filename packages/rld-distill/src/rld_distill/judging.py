@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from papercommons.cli import DeviceOptions
-from papercommons.data.images import read_image
+from papercommons.data.images import is_readable
 from papercommons.errors import DataError
-from papercommons.files import hash_files, prepare_out
+from papercommons.files import hash_files, prepare_out, write_csv
 from papercommons.report import Result, Section, describe_device, image_grid_png, write_report
 from papercommons.training import gather_predictions, seed_everything
 
@@ -24,7 +24,7 @@ from rld_distill.lightning import RLDModule
 from rld_distill.methods import complete_options, create_recipe
 from rld_distill.options import ImageOptions, TeacherOptions
 from rld_distill.presets import resolve
-from rld_distill.runs import LIMITS, PACKAGE, may_use_cuda, open_data, result_rows, write_table
+from rld_distill.runs import LIMITS, PACKAGE, may_use_cuda, open_data, result_rows
 from rld_distill.saved import load_classifier
 from rld_distill.sources import ImageSet, Pictures
 from rld_distill.teachers import load_teacher
@@ -161,9 +161,13 @@ def predict_images(
     network, config = load_classifier(checkpoint)
     bad: list[str] = []
     if skip_bad:
-        paths, bad = _readable(paths)
+        good = [path for path in paths if is_readable(path)]
+        bad = sorted({str(path) for path in paths} - {str(path) for path in good})
+        paths = good
         for path in bad:
             log.warning("left out: %s cannot be read", path)
+        if not good:
+            raise DataError("none of the images can be read")
     images = ImageSet(
         torch.zeros(len(paths), dtype=torch.long), [str(p) for p in paths], root=Path()
     )
@@ -209,7 +213,7 @@ def predict_images(
     )
     if out is not None:
         folder = prepare_out(out, settings, overwrite=run.overwrite)
-        write_table(folder / "predictions.csv", rows)
+        write_csv(folder / "predictions.csv", rows)
         result.files["predictions"] = str(folder / "predictions.csv")
         shown = min(24, len(rows))
         pictures = Pictures(images)
@@ -223,20 +227,6 @@ def predict_images(
         write_report(folder / "report.html", result, [section])
         result.save(folder)
     return result
-
-
-def _readable(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    good, bad = [], []
-    for path in paths:
-        try:
-            read_image(path)
-        except DataError:
-            bad.append(str(path))
-        else:
-            good.append(path)
-    if not good:
-        raise DataError("none of the images can be read")
-    return good, bad
 
 
 def evaluate_loss(file: str, method: str, given: dict[str, Any]) -> Result:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from papercommons.cli import DeviceOptions, RunOptions
-from papercommons.files import prepare_out, write_text
+from papercommons.files import prepare_out
 from papercommons.report import Result, Section, curves_png, write_report
 from torch import nn
 
@@ -298,20 +298,3 @@ def history_section(history: list[dict[str, float]]) -> Section:
         caption="Means over each epoch. ce, scd and mcd stand without their weights; loss is the "
         "weighted, warmed-up sum.",
     )
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all.
-
-    Args:
-        path: the file.
-        rows: equal keys.
-    """
-    import csv
-    import io
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())

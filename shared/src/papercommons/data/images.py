@@ -16,6 +16,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +227,15 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     return found
 
 
+def is_readable(path: str | Path) -> bool:
+    """Return whether `read_image` can read the file; it is decoded for that."""
+    try:
+        read_image(path)
+    except DataError:
+        return False
+    return True
+
+
 def drop_unreadable(folder: ImageFolder) -> tuple[ImageFolder, list[str]]:
     """Return the folder without the images that cannot be decoded, and the paths of those.
 
@@ -235,18 +245,14 @@ def drop_unreadable(folder: ImageFolder) -> tuple[ImageFolder, list[str]]:
     Raises:
         DataError: a class would be left without images.
     """
-    good, bad = [], []
-    for path, label in zip(folder.paths, folder.labels, strict=True):
-        try:
-            read_image(folder.root / path)
-        except DataError:
-            bad.append(str(folder.root / path))
-        else:
-            good.append((path, label))
-    if lost := set(folder.labels) - {label for _, label in good}:
+    good = [is_readable(folder.root / path) for path in folder.paths]
+    paths, labels = list(compress(folder.paths, good)), list(compress(folder.labels, good))
+    if lost := set(folder.labels) - set(labels):
         name = folder.classes[min(lost)]
         raise DataError(f"{folder.root / name}: no image of this class can be read")
-    paths, labels = [path for path, _ in good], [label for _, label in good]
+    bad = [
+        str(folder.root / path) for path, fine in zip(folder.paths, good, strict=True) if not fine
+    ]
     return ImageFolder(folder.root, paths, labels, folder.classes), bad
 
 
