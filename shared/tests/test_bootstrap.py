@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from papercommons.metrics.bootstrap import bootstrap_interval
+from papercommons.metrics.bootstrap import bootstrap_interval, group_weights
 
 
 def test_interval_has_the_normal_theory_width():
@@ -72,3 +72,22 @@ def test_values_without_spread():
 def test_what_is_refused(values, options, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(values, **options)
+
+
+def test_groups_are_drawn_whole_and_the_number_of_groups_stays():
+    groups = ["a", "b", "a", "c", "b", "b"]
+    weights = group_weights(groups, draws=500, seed=1)
+    assert weights.shape == (500, 6)
+    torch.testing.assert_close(weights[:, 0], weights[:, 2])
+    torch.testing.assert_close(weights[:, 1], weights[:, 5])
+    one_of_each = weights[:, [0, 1, 3]]
+    assert (one_of_each.sum(1) == 3).all()
+    assert one_of_each.mean(0).sub(1).abs().max() < 0.15
+    torch.testing.assert_close(weights, group_weights(groups, draws=500, seed=1))
+    assert not torch.equal(weights, group_weights(groups, draws=500, seed=2))
+
+
+@pytest.mark.parametrize(("groups", "draws"), [([], 10), (["a"], 0)])
+def test_group_weights_need_items_and_draws(groups, draws):
+    with pytest.raises(ValueError, match="needs items and draws"):
+        group_weights(groups, draws=draws)

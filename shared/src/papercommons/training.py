@@ -24,7 +24,9 @@ from papercommons.checkpoint import read_torch_file
 from papercommons.cli import DeviceOptions, RunOptions, show_progress
 from papercommons.data.sampling import mix_seeds
 from papercommons.errors import DataError, nearest, reason
-from papercommons.files import write_csv
+from papercommons.files import prepare_out, write_csv
+
+_MAY_CHANGE = ("num_workers", "devices", "accelerator", "strategy", "compile", "trainer")
 
 
 class History(Checkpoint):
@@ -99,6 +101,32 @@ class _OneFile(ModelCheckpoint):
             kept = dict(zip([here], state_dict["best_k_models"].values(), strict=False))
             moved = {"dirpath": self.dirpath, "best_model_path": here, "best_k_models": kept}
             super().load_state_dict(state_dict | moved | {"kth_best_model_path": here})
+
+
+def begin_run(settings: Mapping[str, Any], run: RunOptions) -> Path | None:
+    """Make the output folder of a training command and return it; None in a dry run.
+
+    Args:
+        settings: every resolved option, plain types, with ``out``; None is the same as absent.
+        run: options of the command.
+
+    Raises:
+        DataError: see `papercommons.files.prepare_out`.
+    """
+    if run.dry_run:
+        return None
+    return prepare_out(
+        settings["out"],
+        {name: value for name, value in settings.items() if value is not None},
+        resume=run.resume,
+        overwrite=run.overwrite,
+        may_change=_MAY_CHANGE,
+    )
+
+
+def may_use_cuda(run: DeviceOptions) -> bool:
+    """Return whether the run may use a CUDA device that is there."""
+    return run.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def fit(

@@ -61,6 +61,8 @@ def train(
     complete_options(method, loss.given())
     check_networks(student, teacher)
     check_out(out, resume=run.resume, overwrite=run.overwrite)
+    from papercommons.training import begin_run
+
     from rld_distill import runs
     from rld_distill.distill import distill
 
@@ -84,7 +86,7 @@ def train(
         **run.settings(),
     }
     settings |= {"loss_options": dict(plan.loss_options), "ce_weight": plan.ce_weight}
-    folder = runs.begin(settings, run)
+    folder = begin_run(settings, run)
     images_read = runs.open_data(
         data,
         images,
@@ -126,6 +128,8 @@ def teacher(
     parse_data(data)
     check_networks(model, TeacherOptions())
     check_out(out, resume=run.resume, overwrite=run.overwrite)
+    from papercommons.training import begin_run
+
     from rld_distill import runs
     from rld_distill.distill import distill
 
@@ -135,7 +139,7 @@ def teacher(
     recipe = {k: v for k, v in values.items() if k not in runs.OF_THE_STUDENT}
     arguments = {"data": data, "out": out, "model": chosen, "pretrained": pretrained}
     settings = {**arguments, **asdict(images), **recipe, **run.settings()}
-    folder = runs.begin(settings, run)
+    folder = begin_run(settings, run)
     images_read = runs.open_data(
         data, images, run, batch_size=values["batch_size"], val_fraction=values["val_fraction"]
     )

@@ -16,6 +16,7 @@ from papercommons.cli import RunOptions
 from papercommons.errors import DataError
 from papercommons.files import write_csv, write_json, write_text
 from papercommons.report import PALETTE, Result, Section, figure_png, format_value, write_report
+from papercommons.training import begin_run
 from scipy.stats import ttest_rel
 from torch import nn
 
@@ -26,7 +27,6 @@ from rld_distill.options import ImageOptions, TeacherOptions, TrainingOptions
 from rld_distill.runs import (
     LIMITS,
     PACKAGE,
-    begin,
     get_teacher,
     make_plan,
     open_data,
@@ -89,7 +89,7 @@ def compare_methods(
         **{name: value for name, value in values.items() if name != "loss_options"},
         **run.settings(),
     }
-    folder = begin(settings, run)
+    folder = begin_run(settings, run)
     read = open_data(
         data,
         images,

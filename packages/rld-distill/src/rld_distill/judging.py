@@ -14,7 +14,7 @@ from papercommons.data.images import is_readable
 from papercommons.errors import DataError
 from papercommons.files import hash_files, prepare_out, write_csv
 from papercommons.report import Result, Section, describe_device, image_grid_png, write_report
-from papercommons.training import gather_predictions, seed_everything
+from papercommons.training import gather_predictions, may_use_cuda, seed_everything
 
 from rld_distill.cache import write_cache
 from rld_distill.data import DistillDataset, make_loader
@@ -24,7 +24,7 @@ from rld_distill.lightning import RLDModule
 from rld_distill.methods import complete_options, create_recipe
 from rld_distill.options import ImageOptions, TeacherOptions
 from rld_distill.presets import resolve
-from rld_distill.runs import LIMITS, PACKAGE, may_use_cuda, open_data, result_rows
+from rld_distill.runs import LIMITS, PACKAGE, open_data, result_rows
 from rld_distill.saved import load_classifier
 from rld_distill.sources import ImageSet, Pictures
 from rld_distill.teachers import load_teacher

@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from papercommons.cli import DeviceOptions, RunOptions
-from papercommons.files import prepare_out
 from papercommons.report import Result, Section, curves_png, write_report
+from papercommons.training import may_use_cuda
 from torch import nn
 
 from rld_distill.data import DistillData
@@ -27,7 +26,6 @@ log = logging.getLogger("papercommons")
 
 PACKAGE = "rld-distill"
 OF_THE_STUDENT = ("student", "teacher", "teacher_epochs", "warmup_epochs", "loss_options")
-MAY_CHANGE = ("num_workers", "devices", "accelerator", "strategy", "compile", "trainer")
 LIMITS = (
     "Accuracy holds for images like those of the test split. The headline is the last epoch; "
     "best.ckpt is chosen on the val split, never on test. One seed says little: "
@@ -52,11 +50,6 @@ def resolve_training(
     shown = ", ".join(f"{k} {v}" for k, v in values.items() if k not in ("preset", "loss_options"))
     log.info("preset %s: %s", values["preset"], shown)
     return values
-
-
-def may_use_cuda(run: DeviceOptions) -> bool:
-    """Return whether the run may use a CUDA device that is there."""
-    return run.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def make_plan(
@@ -84,24 +77,6 @@ def make_plan(
         momentum=values["momentum"],
         weight_decay=values["weight_decay"],
         milestones=tuple(values["lr_milestones"]),
-    )
-
-
-def begin(settings: dict[str, Any], run: RunOptions) -> Path | None:
-    """Make the output folder and return it; None in a dry run.
-
-    Args:
-        settings: with ``out``.
-        run: options of the command.
-    """
-    if run.dry_run:
-        return None
-    return prepare_out(
-        settings["out"],
-        {k: v for k, v in settings.items() if v is not None},
-        resume=run.resume,
-        overwrite=run.overwrite,
-        may_change=MAY_CHANGE,
     )
 
 

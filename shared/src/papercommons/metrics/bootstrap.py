@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -41,3 +43,27 @@ def bootstrap_interval(
     tail = (1 - level) / 2
     low, high = torch.quantile(torch.cat(means), torch.tensor([tail, 1 - tail], dtype=torch.double))
     return float(low), float(high)
+
+
+def group_weights(groups: Sequence[Hashable], *, draws: int = 2000, seed: int = 0) -> Tensor:
+    """Return how often each item counts in each resample of whole groups (patients, speakers).
+
+    Args:
+        groups: of each item, N >= 1; a group's items are drawn together.
+        draws: resamples, >= 1.
+        seed: of the resampling.
+
+    Returns:
+        float32, shape (draws, N), whole numbers.
+
+    Raises:
+        ValueError: no items, or draws < 1.
+    """
+    if not groups or draws < 1:
+        raise ValueError(f"needs items and draws >= 1, got {len(groups)} items, {draws} draws")
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    count = len(numbers)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(count, (draws, count), generator=generator)
+    times = torch.zeros(draws, count).scatter_add_(1, drawn, torch.ones(draws, count))
+    return times[:, torch.tensor([numbers[group] for group in groups])]
