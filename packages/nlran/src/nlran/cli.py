@@ -1,0 +1,315 @@
+"""The commands of nlran: one typed function each; heavy imports wait for cheap checks.
+
+Research use only: not a medical device.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from papercommons.cli import DeviceOptions, RunOptions, program
+from papercommons.errors import DataError
+from papercommons.files import check_out
+from papercommons.report import Result
+
+from nlran.options import (
+    NetworkOptions,
+    PreparationOptions,
+    ScanOptions,
+    SplitOptions,
+    TrainingOptions,
+)
+from nlran.saved import find_saved
+
+
+def train(
+    *,
+    data: str,
+    out: str = "runs/nlran",
+    scans: ScanOptions = ScanOptions(),
+    preparation: PreparationOptions = PreparationOptions(),
+    splitting: SplitOptions = SplitOptions(),
+    network: NetworkOptions = NetworkOptions(),
+    training: TrainingOptions = TrainingOptions(),
+    run: RunOptions = RunOptions(),
+) -> Result:
+    """Train a 3-D network that names the class of a CT scan and shows where it looked.
+
+    Research use only: not a medical device.
+
+    Args:
+        data: folder with one sub-folder of scans per class (NIfTI, MetaImage, NumPy, or folders of
+            DICOM files or of png or jpg slices, below patient folders if wanted), CC-CCII,
+            COVID-CT-MD or MosMedData as they come, or a 3-D MedMNIST .npz.
+        out: new folder for checkpoints, metrics.csv, splits.csv, export/, result.json and
+            report.html.
+        scans: the scans.
+        preparation: what the network sees.
+        splitting: how scans are divided.
+        network: the network.
+        training: the recipe.
+        run: how to run.
+    """
+    check_data(data)
+    check_out(out, resume=run.resume, overwrite=run.overwrite)
+    from nlran.runs import train_network
+
+    return train_network(data, out, scans, preparation, splitting, network, training, run)
+
+
+def evaluate(
+    *,
+    data: str,
+    checkpoint: str,
+    split: Literal["test", "val", "train", "all"] = "test",
+    out: str | None = None,
+    batch_size: int = 4,
+    specificity: float = 0.95,
+    scans: ScanOptions = ScanOptions(),
+    run: DeviceOptions = DeviceOptions(),
+) -> Result:
+    """Judge a trained network: accuracy, macro AUC, precision, F1, with intervals over patients.
+
+    Research use only: not a medical device.
+
+    Args:
+        data: as for nlran-train.
+        checkpoint: the --out folder of nlran-train, or its export/.
+        split: scans as the run divided them (its splits.csv); all judges every scan of --data, as
+            for a data set of another hospital.
+        out: folder for predictions.csv, confusion.csv, result.json and report.html; nothing is
+            written if not given.
+        batch_size: scans at once.
+        specificity: at which the sensitivity is read off the ROC curve of these scans.
+        scans: the scans.
+        run: where and how to compute.
+    """
+    check_data(data)
+    find_saved(checkpoint)
+    if not 0 < specificity < 1:
+        raise ValueError(f"--specificity must be in (0, 1), got {specificity}")
+    if out is not None:
+        check_out(out, overwrite=run.overwrite)
+    from nlran.judging import evaluate_network
+
+    return evaluate_network(data, checkpoint, split, out, scans, batch_size, specificity, run)
+
+
+def predict(
+    *scans: str,
+    checkpoint: str,
+    out: str = "predictions",
+    heatmap: Literal["mask-trunk", "mask", "trunk", "cam", "gradcam", "gradcam-stage1", "nonlocal"]
+    | None = None,
+    explain_class: str | None = None,
+    overlay: Literal["png", "none"] = "png",
+    controls: bool = True,
+    lung_mask: str | None = None,
+    skip_bad: bool = False,
+    allow_gaps: bool = False,
+    mixed_units: bool = False,
+    resume: bool = False,
+    run: DeviceOptions = DeviceOptions(),
+) -> Result:
+    """Name the class of each scan and write its heat map in the scanner's own space.
+
+    Writes predictions.csv and, for each scan, NAME_heatmap.nii.gz (same grid and affine as the
+    scan), NAME.png and a page NAME.html. Research use only: not a medical device.
+
+    Args:
+        scans: files and folders; a folder that is no scan is searched at any depth.
+        checkpoint: the --out folder of nlran-train, or its export/.
+        out: new folder.
+        heatmap: which map; mask-trunk if not given (gradcam for networks without a mask).
+        explain_class: class that cam and gradcam explain; the likeliest if not given.
+        overlay: none writes no PNG files (the pages have the pictures all the same).
+        controls: show all other maps of the network beside the chosen one.
+        lung_mask: lung mask of the scan, for a network trained with a folder of masks.
+        skip_bad: leave out scans that cannot be used (they are named) instead of stopping.
+        allow_gaps: fill in slices missing from a DICOM series instead of refusing it.
+        mixed_units: take 8-bit scans though the network was trained on HU, and the reverse.
+        resume: go on with an interrupted prediction; scans that are done are kept.
+        run: where and how to compute.
+    """
+    if not scans:
+        raise DataError("give scans or folders, e.g. nlran-predict scan.nii.gz --checkpoint runs/x")
+    find_saved(checkpoint)
+    if lung_mask is not None and not Path(lung_mask).exists():
+        raise DataError(f"{lung_mask}: no such file; --lung-mask takes the mask of the scan")
+    check_out(out, resume="last" if resume else None, overwrite=run.overwrite)
+    from nlran.predicting import predict_scans
+
+    return predict_scans(
+        scans,
+        checkpoint,
+        out,
+        heatmap,
+        explain_class,
+        overlay=overlay == "png",
+        controls=controls,
+        skip_bad=skip_bad,
+        allow_gaps=allow_gaps,
+        mixed_units=mixed_units,
+        lung_mask=lung_mask,
+        resume=resume,
+        run=run,
+    )
+
+
+def explain(
+    *scans: str,
+    checkpoint: str,
+    masks: str | None = None,
+    slices: str | None = None,
+    out: str | None = None,
+    steps: int = 10,
+    skip_bad: bool = False,
+    run: DeviceOptions = DeviceOptions(),
+) -> Result:
+    """Score every heat map of a network: does it find lesions, and does it depend on training?
+
+    Shows mask, mask-trunk, trunk, CAM, Grad-CAM (last layer and stage 1) and non-local attention
+    beside a random map and the middle of the lungs. Research use only: not a medical device.
+
+    Args:
+        scans: files and folders; a folder that is no scan is searched at any depth.
+        checkpoint: the --out folder of nlran-train, or its export/.
+        masks: folder of lesion masks named as the scans, on any grid.
+        slices: JSON file of infected slices: name of a scan -> list of slice numbers.
+        out: folder for scores.csv, result.json and report.html; nothing is written if not given.
+        steps: of the deletion and insertion curves; 0 leaves them out.
+        skip_bad: leave out scans that cannot be used (they are named) instead of stopping.
+        run: where and how to compute.
+    """
+    if not scans:
+        raise DataError("give scans or folders, e.g. nlran-explain ct/ --checkpoint runs/x")
+    find_saved(checkpoint)
+    if steps < 0:
+        raise ValueError(f"--steps must be >= 0, got {steps}")
+    if masks is not None and not Path(masks).is_dir():
+        raise DataError(f"{masks}: no such folder; --masks takes a folder of lesion masks")
+    if slices is not None and not Path(slices).is_file():
+        raise DataError(f"{slices}: no such file; --slices takes a JSON file")
+    if out is not None:
+        check_out(out, overwrite=run.overwrite)
+    from nlran.localizing import explain_scans
+    from nlran.predicting import find_inputs, name_outputs
+
+    found = find_inputs(scans)
+    return explain_scans(
+        found,
+        name_outputs(found),
+        checkpoint,
+        masks,
+        slices,
+        out,
+        steps=steps,
+        skip_bad=skip_bad,
+        run=run,
+    )
+
+
+def audit(
+    *,
+    data: str,
+    manifest: str | None = None,
+    classes: list[str] | None = None,
+    out: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+) -> Result:
+    """Look for shortcuts: can the class be told from size, slice count, black borders, file type?
+
+    Args:
+        data: as for nlran-train.
+        manifest: as for nlran-train.
+        classes: as for nlran-train.
+        out: folder for result.json and report.html; nothing is written if not given.
+        limit: read at most so many scans of each class.
+        seed: of the cross-validation.
+        skip_bad: leave out scans that cannot be read (they are named) instead of stopping.
+        overwrite: empty --out first if it holds an earlier run.
+    """
+    check_data(data)
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit must be >= 1, got {limit}")
+    if out is not None:
+        check_out(out, overwrite=overwrite)
+    from nlran.audit import audit as audit_scans
+
+    return audit_scans(
+        data,
+        manifest=manifest,
+        classes=classes,
+        out=out,
+        limit=limit,
+        seed=seed,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+
+
+def inspect(*scans: str, allow_gaps: bool = False) -> Result:
+    """Say what a scan is: shape, spacing, orientation, HU percentiles, and what is odd about it.
+
+    Args:
+        scans: files and folders; a folder that is no scan is searched at any depth.
+        allow_gaps: fill in slices missing from a DICOM series instead of refusing it.
+    """
+    if not scans:
+        raise DataError("give scans or folders, e.g. nlran-inspect scan.nii.gz")
+    from nlran.inspection import inspect_scans
+
+    return inspect_scans(scans, allow_gaps)
+
+
+def phantoms(
+    *, out: str, count: int = 60, size: int = 32, seed: int = 0, overwrite: bool = False
+) -> Result:
+    """Write artificial chest scans of three classes, with lesion masks, to try all without data.
+
+    Normal has no lesion, CP two in one lung, NCP one in each lung.
+
+    Args:
+        out: new folder: ct/CLASS/*.nii.gz and masks/CLASS/*.nii.gz.
+        count: scans in all.
+        size: voxels along each axis.
+        seed: another seed gives other phantoms.
+        overwrite: empty --out first if it holds an earlier run.
+    """
+    if count < 3:
+        raise ValueError(f"--count must be >= 3, got {count}")
+    check_out(out, overwrite=overwrite)
+    from papercommons.files import prepare_out
+
+    from nlran.phantoms import write_phantoms
+
+    settings = {"out": out, "count": count, "size": size, "seed": seed}
+    folder = prepare_out(out, settings, overwrite=overwrite)
+    write_phantoms(folder, count, seed=seed, size=size)
+    return Result(
+        package="nlran",
+        command="nlran-phantoms",
+        title=f"{count} phantoms of {size} x {size} x {size} voxels",
+        settings=settings,
+        limits="Phantoms are no patients: what works on them may fail on people.",
+        files={"scans": str(folder / "ct"), "masks": str(folder / "masks")},
+    )
+
+
+def check_data(data: str) -> None:
+    """Raise DataError if there is nothing at `data`."""
+    if not Path(data).exists():
+        raise DataError(f"{data}: no such folder; expected {data}/CLASS/scans, or a MedMNIST .npz")
+
+
+main_train = program(train, "nlran-train")
+main_eval = program(evaluate, "nlran-eval")
+main_predict = program(predict, "nlran-predict")
+main_explain = program(explain, "nlran-explain")
+main_audit = program(audit, "nlran-audit")
+main_inspect = program(inspect, "nlran-inspect")
+main_phantoms = program(phantoms, "nlran-phantoms")

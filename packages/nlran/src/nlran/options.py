@@ -1,0 +1,194 @@
+"""Options that several commands share, as dataclasses; `papercommons.cli` makes flags of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from papercommons.errors import DataError
+
+from nlran.networks import check_name
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """The scans.
+
+    Attributes:
+        manifest: CSV file with columns path, label and, if wanted, patient_id, split; paths are
+            relative to --data.
+        classes: names of the classes to use, in the order of the logits.
+        skip_bad: leave out scans that cannot be read (they are named) instead of stopping.
+        allow_gaps: fill in slices missing from a DICOM series instead of refusing it.
+        mixed_units: let scans in HU and 8-bit scans into one set (the difference can give the class
+            away).
+        limit: use at most so many scans of each class.
+    """
+
+    manifest: str | None = None
+    classes: list[str] | None = None
+    skip_bad: bool = False
+    allow_gaps: bool = False
+    mixed_units: bool = False
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.manifest is not None and not Path(self.manifest).is_file():
+            raise DataError(f"{self.manifest}: no such file; --manifest takes a CSV file")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit must be >= 1, got {self.limit}")
+
+
+@dataclass(frozen=True)
+class PreparationOptions:
+    """What the network sees.
+
+    Attributes:
+        size: depth, height, width of its input, each >= 16; the preset's if not given. Depth 0
+            keeps every slice (covnet).
+        resample: size stretches a scan to it; spacing resamples to --spacing, then crops or pads.
+        spacing: millimetres in depth, height, width.
+        window: HU that become 0 and 1.
+        lung_mask: none; auto blacks out all but the lungs; or a folder of masks named as the scans.
+    """
+
+    size: list[int] | None = None
+    resample: Literal["size", "spacing"] = "size"
+    spacing: list[float] = field(default_factory=lambda: [5.0, 2.5, 2.5])
+    window: list[float] = field(default_factory=lambda: [-1000.0, 400.0])
+    lung_mask: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, value, count in (
+            ("size", self.size, 3),
+            ("spacing", self.spacing, 3),
+            ("window", self.window, 2),
+        ):
+            if value is not None and len(value) != count:
+                raise ValueError(f"--{name} must be {count} numbers, got {value}")
+        if not self.window[0] < self.window[1]:
+            raise ValueError(f"--window must rise, got {self.window}")
+        if min(self.spacing) <= 0:
+            raise ValueError(f"--spacing must be > 0, got {self.spacing}")
+        if self.size is not None and (
+            min(self.size[1:]) < 16 or (self.size[0] < 16 and self.size[0] != 0)
+        ):
+            raise ValueError(
+                f"--size must be >= 16 on each axis (or depth 0: every slice), got {self.size}"
+            )
+        if self.lung_mask not in ("none", "auto") and not Path(self.lung_mask).is_dir():
+            raise DataError(
+                f"{self.lung_mask}: no such folder; --lung-mask takes none, auto or one"
+            )
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How scans are divided.
+
+    Attributes:
+        split: patient keeps a patient's scans together (published splits are kept where there are
+            any); scan does not, and flatters the numbers; manifest takes the column; none trains
+            on everything and tests nothing.
+        val: share of the patients held out to choose best.ckpt.
+        test: share of the patients held out to be tested on.
+    """
+
+    split: Literal["patient", "scan", "manifest", "none"] = "patient"
+    val: float = 0.1
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (min(self.val, self.test) >= 0 and self.val + self.test < 1):
+            raise ValueError(
+                f"--val and --test must be >= 0 and sum to less than 1, got {self.val}, {self.test}"
+            )
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The network.
+
+    Attributes:
+        model: nlran; without its non-local block (ran3d), attention (nlresnet3d) or both (plain3d);
+            cbam3d; resnet3d, resnet3d34, resnet3d50; densenet121 (needs MONAI); covnet.
+        variant: size of nlran and its ablations: tiny, base, large; the preset's if not given.
+        norm: batch, or group for batches of one or two scans.
+        dropout: before the classifier.
+        non_local_after: stages (1 to 4) that a non-local block follows; the network's own if not
+            given.
+        form: of the non-local block.
+        subsample: give the non-local block a quarter of the keys.
+        stem_stride: of the first convolution in depth, height, width; 1,2,2 suits thick slices.
+    """
+
+    model: str = "nlran"
+    variant: Literal["tiny", "base", "large"] | None = None
+    norm: Literal["batch", "group"] | None = None
+    dropout: float | None = None
+    non_local_after: list[int] | None = None
+    form: Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"] | None = None
+    subsample: bool = False
+    stem_stride: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.model)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"--dropout must be in [0, 1), got {self.dropout}")
+        own = self.arguments()
+        if own and self.model not in ("nlran", "ran3d", "nlresnet3d", "plain3d", "cbam3d"):
+            raise ValueError(
+                f"--{next(iter(own)).replace('_', '-')} is an option of nlran and its ablations, "
+                f"not of {self.model}"
+            )
+
+    def arguments(self) -> dict[str, object]:
+        """Return what was given beyond name and size, as `NLRAN` takes it."""
+        named = {
+            "norm": self.norm,
+            "dropout": self.dropout,
+            "non_local_after": self.non_local_after,
+            "form": self.form,
+            "subsample": self.subsample or None,
+            "stem_stride": self.stem_stride,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The recipe.
+
+    Attributes:
+        preset: what holds for all that is not given: quick (minutes on two cores) or paper (full
+            size, for a GPU; the paper's own recipe is not known); auto is paper where there is a
+            CUDA device, else quick.
+        epochs: passes over the training scans.
+        batch_size: scans per step and device.
+        lr: peak learning rate.
+        weight_decay: of the optimiser.
+        optimizer: adamw or sgd.
+        warmup: share of the steps over which the learning rate rises.
+        label_smoothing: share of the label given to all classes.
+        class_weights: balanced weighs a class by how rare it is.
+        patience: stop after so many epochs without a better val score; 0 never does.
+        augment: rotate, scale, shift and add noise to training scans.
+        flip: swap left and right too; not for labels that have a side.
+        cache: folder for prepared scans, so that later epochs decode nothing; OUT/cache if not
+            given, none keeps what fits in memory.
+    """
+
+    preset: Literal["auto", "quick", "paper"] = "auto"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    optimizer: Literal["adamw", "sgd"] | None = None
+    warmup: float | None = None
+    label_smoothing: float | None = None
+    class_weights: Literal["none", "balanced"] = "none"
+    patience: int | None = None
+    augment: bool = True
+    flip: bool = True
+    cache: str | None = None

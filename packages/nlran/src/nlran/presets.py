@@ -1,0 +1,42 @@
+"""Recipes as short YAML files, and every number of a run resolved from recipe and options."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+PRESETS = ("quick", "paper")
+
+
+def resolve(preset: str, *, cuda: bool, **given: Any) -> dict[str, Any]:
+    """Return every number of a run: what was given, else what the recipe says.
+
+    Args:
+        preset: quick, paper, or auto: paper where there is a CUDA device, else quick.
+        cuda: whether there is one.
+        **given: options by name; None means not given.
+
+    Returns:
+        The recipe's entries with ``preset``.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    name = preset if preset != "auto" else ("paper" if cuda else "quick")
+    text = files("nlran").joinpath("configs", f"{name}.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    values.update((key, value) for key, value in given.items() if value is not None)
+    for key in ("epochs", "batch_size"):
+        if values[key] < 1:
+            raise ValueError(f"--{key.replace('_', '-')} must be >= 1, got {values[key]}")
+    for key in ("lr",):
+        if values[key] <= 0:
+            raise ValueError(f"--{key} must be > 0, got {values[key]}")
+    for key in ("warmup", "label_smoothing"):
+        if not 0 <= values[key] < 1:
+            raise ValueError(f"--{key.replace('_', '-')} must be in [0, 1), got {values[key]}")
+    if values["patience"] < 0 or values["weight_decay"] < 0:
+        raise ValueError("--patience and --weight-decay must be >= 0")
+    return {"preset": name, **values}

@@ -1,0 +1,137 @@
+"""Networks on disk: a folder with model.safetensors, config.json and a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from papercommons.errors import DataError
+from papercommons.versions import installed_version
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nlran.prepare import Preparation
+
+RESEARCH_USE = "Research use only: not a medical device, not for diagnosis or treatment."
+
+CARD = """# {model}, classes {classes}
+
+**{research}**
+
+A network saved by nlran {version}. Load it with `nlran.load_network("FOLDER")`.
+
+- Input: chest CT, {units}, resampled as `preparation` in config.json says, values 0 to 1, shape
+  (B, 1, {size}).
+- Output: logits, shape (B, {count}), in the order of `classes` in config.json.
+- Made by: {made_by}
+- Limits: it names one of its classes for any scan. What it learnt may be the scanner or the
+  hospital rather than the disease (`nlran-audit` looks for that); heat maps show where features
+  respond, they do not prove why.
+"""
+
+
+def find_saved(path: str | Path) -> Path:
+    """Return the folder with config.json meant by `path`: itself, or its ``export`` sub-folder.
+
+    Args:
+        path: folder of a saved network, or of a run.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(path)
+    for folder in (path, path / "export"):
+        if (folder / "config.json").is_file():
+            return folder
+    raise DataError(
+        f"{path}: no saved network (config.json, model.safetensors); give the --out folder of "
+        "nlran-train"
+    )
+
+
+def save_network(
+    network: nn.Module,
+    folder: str | Path,
+    *,
+    model: str,
+    options: Mapping[str, Any],
+    classes: Sequence[str],
+    preparation: Preparation,
+    data_hash: str,
+    made_by: str,
+) -> Path:
+    """Write the network, what it needs as input, and a model card.
+
+    Args:
+        network: its weights.
+        folder: made if absent.
+        model: name for `create_network`.
+        options: further arguments for it, plain types.
+        classes: names, in the order of the logits.
+        preparation: how scans were prepared.
+        data_hash: short hash of the training scans.
+        made_by: the command and its settings in a line.
+    """
+    from papercommons.checkpoint import save_model
+    from papercommons.files import write_text
+
+    version = installed_version("nlran")
+    config = {
+        "model": model,
+        "options": dict(options),
+        "classes": list(classes),
+        "preparation": asdict(preparation),
+        "data_hash": data_hash,
+        "made_by": made_by,
+        "package": "nlran",
+        "version": version,
+        "use": RESEARCH_USE,
+    }
+    save_model(network, folder, config)
+    card = CARD.format(
+        model=model,
+        classes=", ".join(classes),
+        count=len(classes),
+        size=", ".join(map(str, preparation.size)),
+        units=preparation.units,
+        version=version,
+        made_by=made_by,
+        research=RESEARCH_USE,
+    )
+    write_text(Path(folder) / "README.md", card)
+    return Path(folder)
+
+
+def load_network(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """Return the network, in evaluation mode, and its configuration.
+
+    Args:
+        path: folder of a saved network, or of a run.
+
+    Returns:
+        The network, and config.json with ``preparation`` as a `Preparation`.
+
+    Raises:
+        DataError: missing, broken, or not this package's.
+    """
+    from papercommons.checkpoint import load_weights, read_config, read_state_dict
+    from papercommons.errors import reason
+
+    from nlran.networks import create_network
+    from nlran.prepare import Preparation
+
+    folder = find_saved(path)
+    config = read_config(folder)
+    missing = {"model", "options", "classes", "preparation"} - config.keys()
+    if missing:
+        raise DataError(f"{folder}/config.json: no entry {', '.join(sorted(missing))}")
+    try:
+        config["preparation"] = Preparation(**config["preparation"])
+        network = create_network(config["model"], len(config["classes"]), **config["options"])
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{folder}/config.json: {reason(error)}") from error
+    load_weights(network, read_state_dict(folder), source=str(folder))
+    return network.eval(), config

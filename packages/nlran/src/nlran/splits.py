@@ -1,0 +1,202 @@
+"""Train, val and test, divided by patient; no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from papercommons.errors import DataError
+from papercommons.files import write_csv
+
+from nlran.scans import Scan, ScanSet
+from nlran.tables import read_manifest
+
+SplitBy = Literal["patient", "scan", "manifest", "none"]
+Splits = dict[str, list[int]]
+log = logging.getLogger("papercommons")
+
+
+def split_scans(
+    scans: ScanSet,
+    *,
+    by: SplitBy = "patient",
+    val: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """Return the places of the scans of train, val and test, ascending.
+
+    A patient's place follows from the seed and the patients of its class. Every class is divided in
+    the same shares, and is in every split that is asked for.
+
+    Args:
+        scans: the set.
+        by: patient: all scans of a patient fall in one split, and published splits stay; scan: each
+            scan by itself, as the paper did, so that patients with several scans are in training
+            and test (a warning says how many); manifest: the published splits, even if they leak;
+            none: everything is for training. Published splits without val give it from train.
+        val: share of the patients of each class, in [0, 1); 0: no val split.
+        test: likewise.
+        seed: another seed gives another split.
+
+    Raises:
+        ValueError: shares that are negative or leave nothing to train with.
+        DataError: a class has fewer patients than there are splits, published splits are missing,
+            or they tear a patient apart (by patient), or copies of a scan fall in two splits.
+    """
+    if min(val, test) < 0 or val + test >= 1:
+        raise ValueError(f"val and test must be >= 0 and sum to less than 1, got {val} and {test}")
+    published = any(scan.split for scan in scans.scans)
+    if by == "none":
+        return {"train": list(range(len(scans))), "val": [], "test": []}
+    if by == "manifest" or (by == "patient" and published):
+        splits = _published(scans, by)
+        if not splits["val"] and val > 0:
+            splits |= _divide(scans, splits["train"], _patient, {"val": val}, seed)
+    else:
+        key = _patient if by == "patient" else _path
+        splits = _divide(scans, range(len(scans)), key, {"val": val, "test": test}, seed)
+    if by == "patient" and not scans.patients_known:
+        log.warning(
+            "patients are unknown, each scan counts as one; if a patient has several scans, give "
+            "patient_id in a --manifest or a folder per patient: else the results flatter"
+        )
+    _check_copies(scans, splits)
+    _warn_of_shared(scans, splits)
+    return splits
+
+
+def _published(scans: ScanSet, by: SplitBy) -> Splits:
+    splits: Splits = {"train": [], "val": [], "test": []}
+    for place, scan in enumerate(scans.scans):
+        if scan.split is None:
+            raise DataError(
+                f"{scans.root}: {scan.path} is in no split; --split manifest needs a column split "
+                "in the --manifest, or folders train, val and test"
+            )
+        splits[scan.split].append(place)
+    present = {scans.scans[place].label for place in splits["train"]}
+    if lost := [name for label, name in enumerate(scans.classes) if label not in present]:
+        raise DataError(f"{scans.root}: the published train split has no scan of {lost[0]}")
+    if by == "patient" and (
+        torn := _shared(scans, splits, "test") or _shared(scans, splits, "val")
+    ):
+        scan = scans.scans[torn[0]]
+        raise DataError(
+            f"{scans.root}: patient {scan.patient} is in train and {scan.split} ({scan.path}); "
+            "correct the splits, or take them as they are with --split manifest"
+        )
+    return splits
+
+
+def _divide(
+    scans: ScanSet,
+    places: Sequence[int],
+    key: Callable[[Scan], str],
+    shares: dict[str, float],
+    seed: int,
+) -> Splits:
+    """Divide places by key, class by class; what no share takes is train."""
+    groups: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place in places:
+        scan = scans.scans[place]
+        groups[scan.label][key(scan)].append(place)
+    wanted = {name: share for name, share in shares.items() if share > 0}
+    splits: Splits = {"train": [], **{name: [] for name in shares}}
+    for label, members in groups.items():
+        if len(members) <= len(wanted):
+            what = "patients" if key is _patient else "scans"
+            raise DataError(
+                f"{scans.root}: class {scans.classes[label]} has {len(members)} {what}, too few "
+                f"for {' and '.join(['train', *wanted])}; add some, set --val or --test to 0, or "
+                "train on everything with --split none"
+            )
+        order = sorted(members, key=lambda k: hashlib.sha256(f"{seed}:{k}".encode()).digest())
+        spare = len(order) - len(wanted) - 1
+        for name, share in wanted.items():
+            more = min(max(round(share * len(members)) - 1, 0), spare)
+            spare -= more
+            for _ in range(1 + more):
+                splits[name] += members[order.pop()]
+        splits["train"] += [place for k in order for place in members[k]]
+    return {name: sorted(chosen) for name, chosen in splits.items()}
+
+
+def _patient(scan: Scan) -> str:
+    return scan.patient
+
+
+def _path(scan: Scan) -> str:
+    return scan.path
+
+
+def _shared(scans: ScanSet, splits: Splits, name: str) -> list[int]:
+    """Return the places in a split whose patients have scans in training too."""
+    patients = {scans.scans[place].patient for place in splits["train"]}
+    return [place for place in splits[name] if scans.scans[place].patient in patients]
+
+
+def _check_copies(scans: ScanSet, splits: Splits) -> None:
+    home = {place: name for name, places in splits.items() for place in places}
+    for group in scans.copies:
+        if len({home[place] for place in group}) > 1:
+            paths = " and ".join(scans.scans[place].path for place in group[:3])
+            raise DataError(f"{scans.root}: the same scan in two splits: {paths}; remove one")
+
+
+def _warn_of_shared(scans: ScanSet, splits: Splits) -> None:
+    for name in ("val", "test"):
+        if shared := len(_shared(scans, splits, name)):
+            log.warning(
+                "LEAK: %d of %d %s scans (%.0f %%) have a scan of the same patient in training: "
+                "the results flatter; split by patient to judge",
+                *(shared, len(splits[name]), name, 100 * shared / len(splits[name])),
+            )
+
+
+def read_splits(path: str | Path, scans: ScanSet) -> Splits:
+    """Return the places of the scans of each split as `write_splits` wrote them.
+
+    Args:
+        path: splits.csv of a run.
+        scans: the set; each of its scans must be listed, by the same relative path.
+
+    Raises:
+        DataError: not such a file, or a scan is not in it.
+    """
+    listed = {row.path: row.split for row in read_manifest(path)}
+    splits: Splits = {"train": [], "val": [], "test": []}
+    for place, scan in enumerate(scans.scans):
+        split = listed.get(scan.path)
+        if split is None:
+            raise DataError(
+                f"{scans.root}: {scan.path} is in no split of {path}; if these are not the scans "
+                "of the run, pass --split all"
+            )
+        splits[split].append(place)
+    return splits
+
+
+def write_splits(path: str | Path, scans: ScanSet, splits: Splits) -> None:
+    """Write a csv with scan, patient, class and split of every scan; it is a manifest too.
+
+    Args:
+        path: the file.
+        scans: the set.
+        splits: places of scans by split.
+    """
+    rows = [
+        {
+            "scan": scans.scans[place].path,
+            "patient": scans.scans[place].patient,
+            "class": scans.classes[scans.scans[place].label],
+            "split": name,
+        }
+        for name, places in splits.items()
+        for place in places
+    ]
+    write_csv(path, rows)

@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+from nlran.audit import audit
+from papercommons.errors import DataError
+from PIL import Image
+
+
+def write_set(root, *, blackened=0.0, patients=12, scans=1):
+    """Scans without any difference but the share of Normal ones with a black background."""
+    random = np.random.default_rng(0)
+    for name in ("NCP", "CP", "Normal"):
+        for patient in range(patients):
+            for scan in range(scans):
+                array = random.integers(-900, 300, (6, 16, 16)).astype(np.int16)
+                array[0, 0, 0] = -1024
+                if name == "Normal" and patient < blackened * patients:
+                    array[:, :6] = -1024
+                path = root / name / f"{name}{patient}" / f"{scan}.npy"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, array)
+    return str(root)
+
+
+def test_a_blackened_background_is_found(tmp_path):
+    result = audit(write_set(tmp_path, blackened=1.0, scans=2))
+    assert result.metrics["macro_auc"] > 0.7
+    assert result.metrics["macro_auc_low"] > 0.5
+    warning = next(note for note in result.notes if note.startswith("SHORTCUT"))
+    assert "by background share" in warning
+    row = next(row for row in result.rows if row["feature"] == "background share")
+    assert row["Normal"].startswith("0.37")
+    assert row["NCP"].startswith("0.0006")
+    assert row["AUC"] > 0.7
+    assert (result.metrics["scans"], result.metrics["patients"]) == (72, 36)
+
+
+def test_a_set_without_shortcut_is_cleared(tmp_path):
+    result = audit(write_set(tmp_path))
+    assert not any(note.startswith("SHORTCUT") for note in result.notes)
+    assert result.metrics["macro_auc_low"] < 0.5 < result.metrics["macro_auc_high"]
+
+
+def test_file_formats_give_classes_away(tmp_path):
+    write_set(tmp_path, patients=6)
+    for patient in range(6):
+        folder = tmp_path / "CP" / f"CP{patient}"
+        (folder / "0.npy").unlink()
+        for number in range(6):
+            grey = np.random.default_rng((patient, number)).integers(0, 255, (16, 16))
+            Image.fromarray(grey.astype(np.uint8)).save(folder / f"{number}.jpg")
+    result = audit(str(tmp_path))
+    rows = {row["feature"]: row for row in result.rows}
+    assert rows["format"]["CP"] == ".jpg 100%"
+    assert rows["values"]["CP"] == "uint8 100%"
+    assert rows["values"]["NCP"] == "HU 100%"
+    assert rows["values"]["AUC"] > 0.7
+
+
+def test_too_few_patients_are_said_plainly(tmp_path):
+    result = audit(write_set(tmp_path, patients=3))
+    assert result.metrics["macro_auc"] is None
+    assert any("too few patients to judge: NCP has 3" in note for note in result.notes)
+
+
+def test_patients_are_not_torn_by_the_folds(tmp_path):
+    """Each patient has a height of its own: whoever has seen the patient knows the class."""
+    random = np.random.default_rng(0)
+    for number, height in enumerate(random.permutation(30) + 8):
+        name = ("NCP", "CP")[number % 2]
+        for scan in range(4):
+            array = random.integers(-900, 300, (6, height, 16)).astype(np.int16)
+            array[0, 0, 0] = -1024
+            path = tmp_path / name / f"{name}{number}" / f"{scan}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, array)
+    result = audit(str(tmp_path))
+    assert result.metrics["macro_auc_low"] < 0.6
+
+
+def test_copies_and_shared_patients_are_reported_not_refused(tmp_path):
+    write_set(tmp_path, patients=5)
+    (tmp_path / "CP" / "CP1" / "0.npy").write_bytes((tmp_path / "NCP/NCP0/0.npy").read_bytes())
+    result = audit(str(tmp_path))
+    assert result.metrics["copies"] == 1
+    assert any("1 patients in several classes" in note for note in result.notes)
+    assert any("CP/CP1/0.npy = NCP/NCP0/0.npy" in note for note in result.notes)
+
+
+def test_corrupt_scans(tmp_path):
+    write_set(tmp_path, patients=3)
+    (tmp_path / "CP" / "CP1" / "0.npy").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"CP/CP1/0\.npy: not readable .*--skip-bad"):
+        audit(str(tmp_path))
+    result = audit(str(tmp_path), skip_bad=True)
+    assert result.metrics["skipped"] == 1
+    assert any("1 scans left out, the first CP/CP1/0.npy" in note for note in result.notes)
+
+
+def test_report_is_written(tmp_path):
+    data = write_set(tmp_path / "ct", blackened=1.0, patients=5)
+    result = audit(data, out=str(tmp_path / "out"), limit=5, seed=3)
+    saved = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert saved["metrics"] == json.loads(json.dumps(result.to_dict()["metrics"]))
+    assert (saved["seed"], saved["settings"]["limit"]) == (3, 5)
+    assert len(saved["data_hash"]) == 16
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "data:image/png;base64" in page
+    assert "not a medical device" in page
+    with pytest.raises(DataError, match="not empty"):
+        audit(data, out=str(tmp_path / "out"))
+    again = audit(data, out=str(tmp_path / "out"), limit=5, seed=3, overwrite=True)
+    assert again.metrics == result.metrics
