@@ -111,7 +111,7 @@ def test_what_is_imported_is_declared(folder):
         str(found)
         for found in imports(folder / "src")
         if found.module not in known
-        and DISTRIBUTION.get(found.module, found.module.replace("_", "-")) not in wanted
+        and DISTRIBUTION.get(found.module, found.module.replace("_", "-").lower()) not in wanted
     ]
     assert undeclared == []
 

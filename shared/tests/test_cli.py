@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from papercommons.cli import RunOptions, program, run_command, user_message
+from papercommons.cli import RunOptions, program, run_command, track, user_message
 from papercommons.errors import DataError, nearest, one_line, reason
 from papercommons.report import Result
 from torch.utils.data import DataLoader
@@ -258,3 +258,10 @@ def test_words_for_messages():
     assert one_line("C:\\n\u202e\udcff é") == "C:\\n\\u202e\\udcff é"
     assert reason(EOFError()) == "EOFError"
     assert reason(RuntimeError("x" * 300 + "\ny")) == "x" * 200
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_track_gives_every_item_with_and_without_a_bar(wanted, monkeypatch, capsys):
+    monkeypatch.setattr("papercommons.cli.show_progress", lambda: wanted)
+    assert list(track([1, 2, 3], "items")) == [1, 2, 3]
+    assert capsys.readouterr().out == ""

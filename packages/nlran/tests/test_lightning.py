@@ -1,5 +1,9 @@
 import itertools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +11,10 @@ from lightning.pytorch import Trainer
 from nlran.data import Batch
 from nlran.lightning import NLRANModule, as_batch, warmup_cosine
 from nlran.model import nlran_tiny
+from nlran.phantoms import write_phantoms
 from nlran.prepare import Preparation
 from nlran.saved import load_network, save_network
+from papercommons.cli import RunOptions
 from papercommons.errors import DataError
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -184,3 +190,28 @@ def test_a_saved_network_of_another_kind_is_refused(saved, before, after, messag
 def test_no_saved_network(tmp_path):
     with pytest.raises(DataError, match="no saved network"):
         load_network(tmp_path)
+
+
+@pytest.mark.ddp
+def test_two_processes_train_as_one(tmp_path):
+    write_phantoms(tmp_path, 18, size=24)
+    script = Path(__file__).parent / "ddp_fit.py"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run(
+        [*launch, str(script), str(tmp_path / "ct"), str(tmp_path / "two.pt")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    sys.path.insert(0, str(script.parent))
+    from ddp_fit import train
+
+    one = train(
+        str(tmp_path / "ct"), batch_size=6, run=RunOptions(accelerator="cpu", precision="64-true")
+    )
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    for name in ("weight", "stem", "logits"):
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+    assert torch.equal(two["index"], one["index"])
+    assert two["logged"] == pytest.approx(one["logged"], rel=1e-4, abs=1e-6)

@@ -127,6 +127,7 @@ def test_any_size_trains(size, norm):
 
 def test_group_norm_allows_one_scan_and_does_not_mix_scans():
     network = nlran_tiny(norm="group")
+    assert not any(isinstance(part, nn.BatchNorm3d) for part in network.modules())
     x = scans(2, 1, 16, 16, 16)
     torch.testing.assert_close(network(x)[:1], network(x[:1]), rtol=1e-4, atol=1e-5)
 

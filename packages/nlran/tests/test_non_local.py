@@ -21,7 +21,7 @@ def live_block(channels, *, seed=0, **options):
     """A block whose last layer is not zero."""
     torch.manual_seed(seed)
     block = NonLocalBlock3d(channels, **options).double().eval()
-    last = block.norm if options.get("batch_norm", True) else block.out
+    last = block.out if options.get("norm", "batch") is None else block.norm
     nn.init.normal_(last.weight)
     nn.init.normal_(last.bias)
     return block
@@ -82,10 +82,10 @@ def test_concatenation_with_no_key_and_with_all_keys_above_zero():
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("norm", ["batch", "group", None])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_new_block_is_the_identity_bit_for_bit(form, batch_norm, training):
-    block = NonLocalBlock3d(8, form=form, batch_norm=batch_norm).train(training)
+def test_a_new_block_is_the_identity_bit_for_bit(form, norm, training):
+    block = NonLocalBlock3d(8, form=form, norm=norm).train(training)
     x = normal(2, 8, 3, 4, 5, dtype=torch.float32)
     assert torch.equal(block(x), x)
 

@@ -12,7 +12,7 @@ HERE = Path(__file__).parent / "data"
 NON_LOCAL = {
     "embedded_gaussian": {},
     "embedded_gaussian_subsample": {"subsample": True},
-    "embedded_gaussian_nobn_inter3": {"batch_norm": False},
+    "embedded_gaussian_nobn_inter3": {"norm": None},
     "dot_product": {"form": "dot_product"},
     "concatenation": {"form": "concatenation"},
 }

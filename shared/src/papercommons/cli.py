@@ -15,8 +15,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NoReturn, TypeVar
 
 from papercommons.arguments import build_parser, call, parse_arguments
 from papercommons.errors import DataError, one_line, reason
@@ -29,10 +29,12 @@ __all__ = [
     "program",
     "run_command",
     "show_progress",
+    "track",
     "user_message",
 ]
 
 log = logging.getLogger("papercommons")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,21 @@ class RunOptions(DeviceOptions):
 def show_progress() -> bool:
     """Return whether bars are wanted: standard error is a terminal and --quiet was not given."""
     return sys.stderr.isatty() and log.isEnabledFor(logging.INFO) and is_first_process()
+
+
+def track(items: Sequence[T], label: str) -> Iterable[T]:
+    """Give the items, with a progress bar on standard error where one is wanted.
+
+    Args:
+        items: what is gone through.
+        label: in words, before the bar.
+    """
+    if not show_progress():
+        return items
+    from rich.console import Console
+    from rich.progress import track as rich_track
+
+    return rich_track(items, label, console=Console(stderr=True), transient=True)
 
 
 def run_command(

@@ -6,32 +6,11 @@ top-down branch, and attention residual learning: H = (1 + M) * T.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Norm = Literal["batch", "group"]
-
-
-def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
-    """Return what makes a normalisation layer for a number of channels.
-
-    Args:
-        norm: ``batch``, or ``group`` (at most 8 groups) for batches of one or two scans.
-
-    Raises:
-        ValueError: another name.
-    """
-    if norm == "batch":
-        return nn.BatchNorm3d
-    if norm != "group":
-        raise ValueError(f"norm must be batch or group, got {norm}")
-    return lambda channels: nn.GroupNorm(
-        next(groups for groups in (8, 4, 2, 1) if channels % groups == 0), channels
-    )
+from nlran.normalization import Norm, norm_layer
 
 
 class ResidualUnit3d(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from papercommons.cli import DeviceOptions
+from papercommons.cli import DeviceOptions, track
 from papercommons.errors import DataError, reason
 from papercommons.files import prepare_out, write_csv
 from papercommons.report import PALETTE, Result, Section, describe_device, figure_png, write_report
@@ -90,7 +90,7 @@ def explain_scans(
     untrained = randomized(network, run.seed)
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
-    for number, (scan, name) in enumerate(zip(scans, names, strict=True)):
+    for number, (scan, name) in enumerate(track(list(zip(scans, names, strict=True)), "scans")):
         try:
             found = explain_scan(network, scan, config["preparation"], device=device)
             mask = None
@@ -108,7 +108,6 @@ def explain_scans(
         rows += _score_scan(
             network, untrained, found, scan, config, mask, infected, steps, run.seed + number
         )
-        log.info("%s: scored", name)
     if not rows:
         raise DataError(f"no scan could be used; {bad[0]}")
     table = _means(rows)

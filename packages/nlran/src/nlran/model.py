@@ -12,9 +12,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nlran.attention import AttentionModule3d, CBAM3d, Norm, ResidualUnit3d, norm_layer
+from nlran.attention import AttentionModule3d, CBAM3d, ResidualUnit3d
 from nlran.features import Features
 from nlran.non_local import Form, NonLocalBlock3d
+from nlran.normalization import Norm, norm_layer
 
 Attention = Literal["residual", "cbam", "none"]
 
@@ -135,7 +136,7 @@ class NLRAN(nn.Module):
             else:
                 stage += [ResidualUnit3d(channels, norm=norm) for _ in range(last_units - 1)]
             if number in non_local_after:
-                stage.append(NonLocalBlock3d(channels, form=form, subsample=subsample))
+                stage.append(NonLocalBlock3d(channels, form=form, subsample=subsample, norm=norm))
             self.stages.append(nn.ModuleList(stage))
             came = channels
         self.norm = layer(widths[-1])

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nlran.normalization import Norm, norm_layer
+
 Form = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 
 
@@ -75,7 +77,7 @@ def concatenation_attention(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
 
 
 class NonLocalBlock3d(nn.Module):
-    """A non-local block; the identity at initialisation, bit for bit, if `batch_norm` is on.
+    """A non-local block; a new one is the identity, bit for bit.
 
     Without sub-sampling it is equivariant to permutations of the positions.
 
@@ -86,14 +88,15 @@ class NonLocalBlock3d(nn.Module):
         form: f: ``embedded_gaussian`` (the default), ``gaussian`` (theta and phi are x itself),
             ``dot_product`` or ``concatenation``.
         subsample: max-pool phi and g by (1, 2, 2): a quarter of the keys.
-        batch_norm: batch norm after W_z, its scale and shift 0 at first; else W_z is 0 at first.
+        norm: after W_z, scale and shift 0 at first: ``batch``, ``group``, or None; without one W_z
+            is 0 at first.
 
     Attributes:
         theta: 1 x 1 x 1 convolution C -> inner (none for gaussian).
         phi: likewise.
         g: 1 x 1 x 1 convolution C -> inner.
         out: W_z, 1 x 1 x 1 convolution inner -> C.
-        norm: batch norm, or the identity.
+        norm: the normalisation, or the identity.
         concat: w of the concatenation form, 1 x (2 inner), no bias.
 
     Raises:
@@ -107,7 +110,7 @@ class NonLocalBlock3d(nn.Module):
         *,
         form: Form = "embedded_gaussian",
         subsample: bool = False,
-        batch_norm: bool = True,
+        norm: Norm | None = "batch",
     ) -> None:
         super().__init__()
         inner = max(1, channels // 2) if inner_channels is None else inner_channels
@@ -126,11 +129,9 @@ class NonLocalBlock3d(nn.Module):
             self.concat = nn.Linear(2 * inner, 1, bias=False)
         self.g = nn.Conv3d(channels, inner, 1)
         self.out = nn.Conv3d(inner, channels, 1)
-        self.norm = nn.BatchNorm3d(channels) if batch_norm else nn.Identity()
-        last = self.norm if isinstance(self.norm, nn.BatchNorm3d) else self.out
-        nn.init.zeros_(last.weight)
-        assert last.bias is not None
-        nn.init.zeros_(last.bias)
+        self.norm = nn.Identity() if norm is None else norm_layer(norm)(channels)
+        for parameter in (self.out if norm is None else self.norm).parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return z.

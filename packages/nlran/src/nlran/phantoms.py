@@ -185,9 +185,9 @@ def _chest(rng: np.random.Generator, size: int) -> tuple[Volume, Mask]:
     lungs = ((offset**2).sum(1) < 1) & body
     hu = np.where(body, np.float32(TISSUE), np.float32(AIR))
     hu[lungs.any(0)] = LUNG
-    of_lung = np.repeat([0, 1], VESSELS)  # straight vessels, from the hilum to near the lung's edge
+    of_lung = np.repeat([0, 1], VESSELS)
     hila = centres * [1, 1, 0.55]
-    way = rng.standard_normal((2 * VESSELS, 3))
+    way = rng.standard_normal((2 * VESSELS, 3))  # straight, from the hilum to near the edge
     way *= 0.9 * radii[of_lung] / np.linalg.norm(way, axis=1, keepdims=True)
     start, run = _vectors(hila[of_lung]), _vectors((centres - hila)[of_lung] + way)
     along = np.clip(((place - start) * run).sum(1) / (run**2).sum(1), 0, 1)[:, None]

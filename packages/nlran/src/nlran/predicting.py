@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from papercommons.cli import DeviceOptions, show_progress
+from papercommons.cli import DeviceOptions, track
 from papercommons.errors import DataError
 from papercommons.files import atomic_path, hash_files, prepare_out, write_csv, write_json
 from papercommons.report import Result, Section, describe_device, write_report
@@ -155,7 +155,7 @@ def predict_scans(
         raise ValueError(f"--heatmap {kind}: {config['model']} has {', '.join(known)}")
     kinds = [k for k in HEAT_MAPS if k in known and (controls or k == kind)]
     rows, bad = [], []
-    for scan, name in _progress(list(zip(scans, name_outputs(scans), strict=True))):
+    for scan, name in track(list(zip(scans, name_outputs(scans), strict=True)), "scans"):
         page = folder / f"{name}.json"
         if resume and page.is_file():
             rows.append(json.loads(page.read_text(encoding="utf-8")))
@@ -319,12 +319,3 @@ def _one_slice(found: Explained, kind: HeatMap, number: int) -> np.ndarray:
 
 def _files(scan: Path) -> list[Path]:
     return [scan] if scan.is_file() else sorted(p for p in scan.iterdir() if p.is_file())
-
-
-def _progress(items: list[Any]) -> Any:
-    if not show_progress():
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, "scans", console=Console(stderr=True), transient=True)
