@@ -1,7 +1,8 @@
 """Tables of results from the JSON files that `nox -s reproduce` and `nox -s bench` write.
 
 ``<!-- results: NAME -->`` in a page becomes the rows of docs/results/NAME.json with the notes,
-hardware and command that stand there, so no number in the documentation is typed by hand.
+hardware and command that stand there, and ``<!-- results: NAME maps -->`` its list maps alone, so
+no number in the documentation is typed by hand.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-MARK = re.compile(r"^<!-- results: ([\w-]+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- results: ([\w-]+)(?: (\w+))? -->$", re.MULTILINE)
 
 
 def shown(value: Any) -> str:
@@ -23,24 +24,29 @@ def shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def table(result: dict[str, Any]) -> str:
-    """Return the rows as Markdown; ``std`` joins the column before it, lists are left out.
+def table(result: dict[str, Any], key: str | None = None) -> str:
+    """Return a list of rows as Markdown; lists within it are left out.
+
+    A column ``std``, or whose name ends so, joins the column before it.
 
     Args:
         result: ``rows`` (mappings), and optionally ``notes``, ``hardware``, ``command``.
+        key: another list of rows instead, without what stands under the table.
     """
     rows = []
-    for row in result["rows"]:
+    for row in result[key or "rows"]:
         cells: dict[str, str] = {}
         for name, value in row.items():
-            if name == "std" and value is not None:
+            if name.endswith("std") and value is not None:
                 cells[list(cells)[-1]] += f" ± {shown(value)}"
-            elif name != "std" and not isinstance(value, list):
+            elif not name.endswith("std") and not isinstance(value, list):
                 cells[name] = shown(value)
         rows.append(cells)
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(row.get(name, "–") for name in names) + " |" for row in rows]
+    if key is not None:
+        return "\n".join(lines)
     about = [result.get("notes", "")]
     about += [f"{key}: {result[key]}." for key in ("hardware", "version") if key in result]
     about += [f"Made by `{result['command']}`."] if "command" in result else []
@@ -55,6 +61,6 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         path = folder / f"{found[1]}.json"
         if not path.is_file():
             return "Not measured yet."
-        return table(json.loads(path.read_text(encoding="utf-8")))
+        return table(json.loads(path.read_text(encoding="utf-8")), found[2])
 
     return MARK.sub(replace, markdown)

@@ -23,3 +23,13 @@ def test_marks_without_a_file_say_so(tmp_path):
     config = SimpleNamespace(docs_dir=str(tmp_path))
     got = on_page_markdown("a\n\n<!-- results: none -->\n", None, config, None)
     assert got == "a\n\nNot measured yet.\n"
+
+
+def test_a_mark_with_a_key_takes_that_list_without_the_source(tmp_path):
+    (tmp_path / "results").mkdir()
+    maps = '[{"map": "a", "iou": 0.5, "iou std": 0.25}, {"map": "b"}]'
+    text = f'{{"rows": [], "maps": {maps}, "hardware": "a machine"}}'
+    (tmp_path / "results" / "x.json").write_text(text)
+    config = SimpleNamespace(docs_dir=str(tmp_path))
+    got = on_page_markdown("<!-- results: x maps -->\n", None, config, None)
+    assert got == "| map | iou |\n|---|---|\n| a | 0.5000 ± 0.2500 |\n| b | – |\n"

@@ -298,3 +298,9 @@ def test_completion_script(capsys):
     printed = capsys.readouterr().out
     assert "--batch-size" in printed
     assert "toy" in printed
+
+
+@pytest.mark.parametrize("word", ["-0.5,0.25", "-.5,0.25"])
+def test_a_list_may_begin_with_a_minus(word):
+    assert run_command(train, prog="x", argv=["--data", "x", "--milestones", word]) == 0
+    assert seen["recipe"].milestones == [-0.5, 0.25]

@@ -60,9 +60,10 @@ COMPARISONS = (  # (network, map) against (network, map), settled before any run
     (("both", "mask"), ("both", "random")),
 )
 NOTES = (
-    "Accuracy is the measure settled beforehand; AUC is macro, one against the rest. Difference "
-    "and p-values: against plain, or against the other map, paired over seeds, not corrected for "
-    "the number of comparisons; with n seeds no sign-flip p is below 2^(1 - n). Localisation: "
+    "Means over seeds ± standard deviation. Accuracy is the measure settled beforehand; AUC is "
+    "macro, one against the rest. Difference and p-values: of accuracy against plain, or of a "
+    "map's score against the other map's, paired over seeds, not corrected for the number of "
+    "comparisons; with n seeds no sign-flip p is below 2^(1 - n). Localisation: "
     "means over test chests with lesions, on the input's grid, a map of zeros counting 0. cam and "
     "gradcam lie on a grid of 4^3, mask, trunk and gradcam-stage1 on 16^3: mask-trunk against cam "
     "alone says nothing about attention. planted: crops of the same few patients, with their own "
@@ -252,35 +253,35 @@ def paired(ours: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def summarize(task: str, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the rows of one task: accuracy, maps, and the comparisons settled beforehand."""
+def summarize(task: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the tables of one task: classification, maps, and the comparisons settled before."""
     rows: list[dict[str, Any]] = []
     for name, found in runs.items():
         row = {"task": task, "network": name, "parameters": found[0]["parameters"]}
-        row |= {"seconds": fmean(run["seconds"] for run in found)}
         for measure in ("accuracy", "auc"):
             values = [run[measure] for run in found]
             row |= {measure: fmean(values), f"{measure} std": stdev(values)}
-            row |= {f"{measure} per seed": values}
-            if name != "plain":
-                against = paired(values, [run[measure] for run in runs["plain"]])
-                row |= {f"{measure}: {k}": v for k, v in against.items()}
-        rows.append(row)
+            row[f"{measure} per seed"] = values
+        if name != "plain":
+            row |= paired(row["accuracy per seed"], [run["accuracy"] for run in runs["plain"]])
+        rows.append(row | {"seconds": fmean(run["seconds"] for run in found)})
+    maps = []
     for name, found in runs.items():
         for kind in found[0]["maps"]:
             row = {"task": task, "network": name, "map": kind}
             for score in SCORES:
                 values = [run["maps"][kind][score] for run in found]
                 row |= {score: fmean(values), f"{score} std": stdev(values)}
-            rows.append(row)
+            maps.append(row)
+    comparisons = []
     for ours, others in COMPARISONS:
         for score in SCORES:
             values = [
                 [run["maps"][kind][score] for run in runs[name]] for name, kind in (ours, others)
             ]
             row = {"task": task, "map": " ".join(ours), "against": " ".join(others)}
-            rows.append(row | {"score": score, **paired(*values)})
-    return rows
+            comparisons.append(row | {"score": score, **paired(*values)})
+    return {"rows": rows, "maps": maps, "comparisons": comparisons}
 
 
 def main() -> None:
@@ -308,7 +309,7 @@ def main() -> None:
         ]
         for job in running:
             job.result()
-    rows = []
+    tables: dict[str, list[dict[str, Any]]] = {"rows": [], "maps": [], "comparisons": []}
     for task, scale in scales.items():
         found = {
             name: [
@@ -317,12 +318,13 @@ def main() -> None:
             ]
             for name in NETWORKS
         }
-        rows += summarize(task, found)
+        for key, rows in summarize(task, found).items():
+            tables[key] += rows
     result = {
         "package": "nlran",
         "version": __version__,
         "command": "nox -s reproduce -- nlran",
-        "rows": rows,
+        **tables,
         "settings": {
             "scale": {task: scale._asdict() for task, scale in scales.items()},
             "lesions": {task: asdict(LESIONS[task]) for task in scales},
@@ -337,7 +339,7 @@ def main() -> None:
         "notes": NOTES,
     }
     write_json(options.out, result)
-    for row in rows:
+    for row in (row for rows in tables.values() for row in rows):
         cells = (f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values())
         print("  ".join(cells))
 

@@ -1,5 +1,7 @@
 import csv
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from nlran import cli
 from nlran.__main__ import main
 from nlran.phantoms import write_phantoms
 from papercommons.cli import run_command
+from safetensors.torch import load_file
 
 COMMANDS = {
     "train": cli.train,
@@ -188,7 +191,12 @@ def test_prediction_goes_on_where_it_was_interrupted(run, phantoms, tmp_path, mo
     assert call("predict", *arguments, "--accelerator", "cpu") == 1
     assert call("predict", *arguments, "--accelerator", "cpu", "--resume") == 0
     assert len(calls) == 7
-    assert len((out / "predictions.csv").read_text().splitlines()) == 7
+    changed = phantoms / "ct" / "CP" / "extra.nii.gz"
+    changed.write_bytes(next((phantoms / "ct" / "NCP").iterdir()).read_bytes())
+    assert call("predict", *arguments, "--accelerator", "cpu", "--resume") == 0
+    changed.unlink()
+    assert len(calls) == 8
+    assert len((out / "predictions.csv").read_text().splitlines()) == 8
 
 
 def test_a_broken_scan_stops_prediction_or_is_named_and_skipped(run, phantoms, tmp_path, capsys):
@@ -213,28 +221,59 @@ def test_cam_explains_the_class_that_is_asked_for(run, phantoms, tmp_path):
         out = tmp_path / name
         arguments = ("--checkpoint", run, "--out", out, "--accelerator", "cpu", "--overlay", "none")
         assert call("predict", scan, *arguments, "--heatmap", "cam", "--explain-class", name) == 0
-        assert not list(out.glob("*.png"))
-        maps.append(nibabel.load(next(out.glob("*.nii.gz"))).get_fdata())
+        assert not list(out.rglob("*.png"))
+        maps.append(nibabel.load(next(out.glob("scans/*.nii.gz"))).get_fdata())
     assert np.abs(maps[0] - maps[1]).max() > 0.1
 
 
 def test_explain_scores_every_map_with_masks_and_slices(run, phantoms, tmp_path, capsys):
-    scans = sorted((phantoms / "ct" / "CP").iterdir())[:2]
-    table = {path.name.removesuffix(".nii.gz"): [3, 4, 5] for path in scans}
+    table = {
+        path.name.removesuffix(".nii.gz"): [3, 4, 5] for path in (phantoms / "ct").rglob("*.gz")
+    }
     (tmp_path / "slices.json").write_text(json.dumps(table))
-    arguments = ("--checkpoint", run, "--masks", phantoms / "masks", "--accelerator", "cpu")
+    arguments = ("--checkpoint", run, "--masks", phantoms / "masks" / "CP", "--accelerator", "cpu")
     more = ("--slices", tmp_path / "slices.json", "--steps", 3, "--out", tmp_path / "x", "--json")
-    assert call("explain", *scans, *arguments, *more) == 0
-    rows = {row["map"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert call("explain", phantoms / "ct" / "CP", *arguments, *more) == 0
+    result = json.loads(capsys.readouterr().out)
+    rows = {row["map"]: row for row in result["rows"]}
     assert set(rows) == {
         *("mask", "mask-trunk", "trunk", "cam", "gradcam", "gradcam-stage1", "nonlocal"),
         *("random", "centre of lung"),
     }
+    assert result["data_hash"]
     for name, row in rows.items():
         assert 0 <= row["pointing"] <= 1
         assert 0 <= row["slice_auc"] <= 1
         assert (row["like untrained"] is None) == (name in ("random", "centre of lung"))
+        assert (row["insertion"] is None) == (name == "centre of lung")
     assert (tmp_path / "x" / "report.html").is_file()
+
+
+def test_explain_finds_a_map_that_is_the_lesion(run, phantoms, tmp_path, monkeypatch, capsys):
+    """With the lesions themselves as a map every score is 1, whatever the file's order."""
+    import nlran.localizing
+    from nlran.prepare import GridMap, read_mask
+
+    folder = phantoms / "ct" / "CP"
+    scans, explain = sorted(folder.iterdir()), nlran.localizing.explain_scan
+
+    def perfect(network, path, *arguments, **options):
+        found = explain(network, path, *arguments, **options)
+        lesion = read_mask(phantoms / "masks" / "CP" / path.name, found.volume)
+        same, shape = (1.0, 1.0, 1.0), found.volume.array.shape
+        grid = GridMap(same, (0.0, 0.0, 0.0), shape, shape)
+        return dataclasses.replace(found, grid=grid, maps={"mask": lesion.astype(np.float32)})
+
+    monkeypatch.setattr(nlran.localizing, "explain_scan", perfect)
+    arguments = ("--checkpoint", run, "--masks", phantoms / "masks", "--steps", 0)
+    assert call("explain", folder.parent, *arguments, "--accelerator", "cpu", "--json") == 2
+    assert "both be the mask of" not in capsys.readouterr().err
+    arguments = ("--checkpoint", run, "--masks", phantoms / "masks" / "CP", "--steps", 0)
+    assert call("explain", *scans, *arguments, "--accelerator", "cpu", "--json") == 0
+    rows = {row["map"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    for score in ("pointing", "top_k_iou", "energy_inside", "average_precision"):
+        assert rows["mask"][score] == pytest.approx(1)
+        assert rows["random"][score] < 0.5
 
 
 def test_inspect_says_what_a_scan_is(phantoms, capsys):
@@ -243,11 +282,97 @@ def test_inspect_says_what_a_scan_is(phantoms, capsys):
     assert (first["slices"], first["units"], first["kind"]) == (24, "HU", "nifti")
 
 
-def test_audit_reports_a_planted_shortcut(phantoms, tmp_path, capsys):
-    assert call("audit", "--data", phantoms / "ct", "--out", tmp_path / "a", "--json") == 0
+def test_audit_writes_a_report_and_does_not_overwrite_it(phantoms, tmp_path, capsys):
+    arguments = ("--data", phantoms / "ct", "--out", tmp_path / "a", "--limit", 3)
+    assert call("audit", *arguments, "--json") == 0
     assert json.loads(capsys.readouterr().out)["command"] == "nlran-audit"
-    assert call("audit", "--data", phantoms / "ct", "--out", tmp_path / "a") == 2
-    assert call("audit", "--data", phantoms / "ct", "--out", tmp_path / "a", "--overwrite") == 0
+    assert call("audit", *arguments) == 2
+    assert call("audit", *arguments, "--overwrite") == 0
+
+
+def test_best_is_chosen_on_val_and_is_what_is_exported(phantoms, tmp_path, monkeypatch):
+    """The second epoch is forced to be the best; the last one's weights are others."""
+    from nlran.lightning import NLRANModule
+
+    out = tmp_path / "run"
+    log = NLRANModule.log_dict
+
+    def judged(self, numbers, **options):
+        best = 1.0 if self.current_epoch == 1 else 0.1
+        log(self, {k: best if k == "val/auc" else v for k, v in numbers.items()}, **options)
+
+    monkeypatch.setattr(NLRANModule, "log_dict", judged)
+    arguments = ("--data", phantoms / "ct", "--out", out, "--epochs", 9, "--patience", 2)
+    assert call("train", *arguments, *SMALL, "--val", 0.2, "--test", 0.2) == 0
+    history = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert len(history) == 4  # the best was the second, and patience is two
+    best, last = (
+        torch.load(out / name, weights_only=True)["state_dict"]
+        for name in ("best.ckpt", "last.ckpt")
+    )
+    exported = load_file(out / "export" / "model.safetensors")
+    assert torch.equal(exported["head.weight"], best["network.head.weight"])
+    assert not torch.equal(exported["head.weight"], last["network.head.weight"])
+
+
+def test_balanced_weights_are_higher_for_rarer_classes(phantoms, tmp_path):
+    data = tmp_path / "data"
+    for name, count in (("NCP", 4), ("CP", 2), ("Normal", 2)):
+        (data / name).mkdir(parents=True)
+        for path in sorted((phantoms / "ct" / name).iterdir())[:count]:
+            (data / name / path.name).write_bytes(path.read_bytes())
+    arguments = ("--data", data, "--split", "none", "--epochs", 1, "--class-weights", "balanced")
+    assert call("train", *arguments, *SMALL, "--out", tmp_path / "run") == 0
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert state["hyper_parameters"]["class_weights"] == pytest.approx([2 / 3, 4 / 3, 4 / 3])
+
+
+def test_a_set_that_lacks_a_class_is_judged_with_the_macro_numbers_undefined(
+    run, phantoms, tmp_path, capsys
+):
+    for name in ("NCP", "Normal"):
+        (tmp_path / name).mkdir()
+        path = next((phantoms / "ct" / name).iterdir())
+        (tmp_path / name / path.name).write_bytes(path.read_bytes())
+    arguments = ("--data", tmp_path, "--checkpoint", run, "--split", "all", "--accelerator", "cpu")
+    assert call("eval", *arguments, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["metrics"]["macro_auc"] is None
+    assert any("macro numbers are not defined" in note for note in result["notes"])
+    assert [row["scans"] for row in result["metrics"]["per_class"]] == [1, 0, 1]
+
+
+def test_evaluation_says_sensitivity_at_the_specificity_asked_for(run, phantoms, capsys):
+    arguments = ("--data", phantoms / "ct", "--checkpoint", run, "--accelerator", "cpu")
+    assert call("eval", *arguments, "--split", "train", "--specificity", "0.5") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("at 50% specificity (a point of the ROC curve of these scans") == 3
+
+
+def test_a_run_is_not_resumed_with_other_scans(phantoms, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(phantoms / "ct", data)
+    arguments = ("--data", data, "--out", tmp_path / "run", "--epochs", 1, *SMALL)
+    assert call("train", *arguments, "--val", 0.2, "--test", 0.2) == 0
+    (data / "CP" / "new.nii.gz").write_bytes(b"")
+    more = next((phantoms / "ct" / "Normal").iterdir()).read_bytes()
+    (data / "CP" / "new.nii.gz").write_bytes(more[:-1])
+    next((data / "NCP").iterdir()).unlink()
+    assert call("train", *arguments, "--val", 0.2, "--test", 0.2, "--resume", "last") == 2
+    assert "splits.csv" in capsys.readouterr().err
+
+
+def test_a_lung_mask_for_several_scans_is_refused(run, phantoms, tmp_path, capsys):
+    mask = next((phantoms / "masks" / "CP").iterdir())
+    arguments = ("--checkpoint", run, "--out", tmp_path / "p", "--lung-mask", mask)
+    assert call("predict", phantoms / "ct" / "CP", *arguments) == 2
+    assert "one mask for 6 scans" in capsys.readouterr().err
+
+
+def test_a_batch_of_one_on_one_voxel_is_told_before_training(phantoms, tmp_path, capsys):
+    arguments = ("--data", phantoms / "ct", "--split", "none", "--size", "16,16,16")
+    assert call("train", *arguments, "--batch-size", 17, "--out", tmp_path / "r") == 2
+    assert "pass --norm group" in capsys.readouterr().err
 
 
 def test_phantoms_are_ready_to_train_on(tmp_path, capsys):
@@ -283,6 +408,11 @@ def test_phantoms_are_ready_to_train_on(tmp_path, capsys):
         ("explain", (), "give scans or folders"),
         ("inspect", (), "give scans or folders"),
         ("inspect", ("nowhere.nii",), "nowhere.nii: no such file"),
+        ("train", ("--data", ".", "--size", "0,16,16"), "depth 0 is for covnet"),
+        ("train", ("--data", ".", "--stem-stride", "2,2"), "--stem-stride must be 3 numbers"),
+        ("train", ("--data", ".", "--non-local-after", "9"), "must name stages 1 to 4"),
+        ("train", ("--data", ".", "--pretrained"), "no published weights for nlran"),
+        ("train", ("--data", "."), "no scans in it"),
         ("audit", ("--data", "nowhere"), "nowhere: no such folder"),
         ("phantoms", ("--out", "x", "--count", "2"), "count must be >= 3"),
     ],

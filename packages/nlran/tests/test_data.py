@@ -118,7 +118,7 @@ def test_the_cache_notices_what_changed(ct, tmp_path_factory, decoded):
     list(changed.loader([0, 1]))
     assert decoded == ["CP/CP0/b.npy"]
     decoded.clear()
-    list(make_data(ct, cache=folder, resample="spacing", spacing=(1, 1, 1)).loader([1]))
+    list(make_data(ct, cache=folder, size=(16, 24, 24)).loader([1]))
     assert set(decoded) == {"CP/CP0/a.npy", "CP/CP0/b.npy"}
     decoded.clear()
     for file in changed.prepared.folder.iterdir():
@@ -136,6 +136,29 @@ def test_beyond_the_memory_limit_scans_are_read_again(ct, decoded):
         for scan in prepared.scans.scans:
             prepared.load(scan)
     assert len(decoded) == 12 + 9
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        np.zeros(SIZE, np.float32),
+        np.zeros(SIZE[1:], np.float16),
+        np.zeros((2, 2, 2), np.float16),
+    ],
+)
+def test_damaged_files_of_the_cache_are_made_anew(ct, tmp_path_factory, decoded, damaged):
+    folder = tmp_path_factory.mktemp("cache")
+    whole = next(iter(make_data(ct, cache=str(folder)).loader([1]))).volumes
+    for file in folder.iterdir():
+        file.write_bytes(b"")
+        if len(damaged):
+            np.save(file, damaged)
+    decoded.clear()
+    for _ in range(2):
+        again = next(iter(make_data(ct, cache=str(folder)).loader([1]))).volumes
+        assert torch.equal(again, whole)
+    assert decoded == ["CP/CP0/a.npy", "CP/CP0/b.npy"]
 
 
 def test_an_unwritable_cache_is_named(ct):
@@ -182,10 +205,27 @@ def test_unequal_slice_counts_are_padded(tmp_path):
         assert volume[:, count - 1].max() > 0
     alone = data.loader(range(6), augment=True).dataset[(0, 1)]
     assert torch.equal(alone.volumes[0], batch.volumes[1, :, :7])
-    few = make_data(tmp_path, size=(0, 16, 16), split="none", max_slices=5)
-    batch, whole = (d.loader([2]).dataset[(0, 0)] for d in (few, data))
-    assert batch.slices.tolist() == [5]
-    assert torch.equal(batch.volumes[0, 0], whole.volumes[0, 0, [0, 2, 4, 7, 9]])
+    few = make_data(tmp_path, size=(0, 16, 16), split="none", batch_size=6, max_slices=5)
+    assert next(iter(few.loader(range(6)))).slices.tolist() == [4, 5, 5, 4, 5, 5]
+    assert few.preparation.max_slices == 5
+
+
+def test_scans_already_found_are_taken_as_they_are(ct):
+    scans = find_scans(ct, classes=["CP", "NCP"])
+    data = CTData(scans, size=SIZE, split="none", batch_size=5)
+    assert data.scans is scans
+    assert data.classes == ["CP", "NCP"]
+    assert torch.cat([b.indices for b in data.predict_dataloader()]).tolist() == list(range(12))
+    one, other = (next(iter(data.predict_dataloader())) for _ in range(2))
+    assert torch.equal(one.volumes, other.volumes)
+
+
+def test_a_class_may_be_absent_where_a_network_knows_more(ct):
+    data = make_data(ct, classes=["Normal", "CP", "NCP"], complete=False, split="none")
+    assert data.classes == ["Normal", "CP", "NCP"]
+    assert data.target_counts().tolist() == [0, 6, 6]
+    with pytest.raises(DataError, match="no class Normal"):
+        make_data(ct, classes=["Normal", "CP", "NCP"], split="none")
 
 
 def test_no_val_and_no_test(ct):
@@ -258,8 +298,20 @@ def test_masks_from_a_folder(ct, tmp_path_factory):
     assert volumes[..., 14:, :].max() == 0
     assert volumes[..., :10, :].mean() > 0.3
     (masks / "CP" / "CP0" / "a.npy").unlink()
-    with pytest.raises(DataError, match=r"CP/CP0/a\.npy: no lung mask for this scan"):
+    with pytest.raises(DataError, match=r"the mask of CP/CP0/a\.npy; give it"):
         make_data(ct, lung_mask=str(masks))
+    shutil.rmtree(masks / "CP")
+    shutil.rmtree(masks / "NCP")
+    with pytest.raises(DataError, match=r"masks0: no mask for CP/CP0/a\.npy"):
+        make_data(ct, lung_mask=str(masks))
+
+
+def test_one_mask_is_not_laid_on_two_scans(ct, tmp_path_factory):
+    masks = tmp_path_factory.mktemp("masks")
+    np.save(masks / "a.npy", np.ones((12, 20, 22), np.uint8))
+    data = make_data(ct, lung_mask=str(masks), split="none")
+    with pytest.raises(DataError, match=r"a\.npy: of CP/CP0/a\.npy, or of CP/CP1/a\.npy\?"):
+        list(data.loader([0, 2]))
 
 
 def test_notes_of_the_reader_are_passed_on(ct, caplog):

@@ -12,7 +12,12 @@ from nlran import dicom
 from nlran.volumes import read_volume, volume_kind
 from papercommons.errors import DataError
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+)
 
 ROWS, COLUMNS, COUNT = 16, 12, 6
 STORED = np.arange(COUNT * ROWS * COLUMNS, dtype=np.uint16).reshape(COUNT, ROWS, COLUMNS) + 100
@@ -102,6 +107,7 @@ def test_written_series_is_in_order(tmp_path):
     volume = read_volume(write_series(tmp_path / "scan"))
     np.testing.assert_array_equal(volume.array, HU)
     assert volume.spacing == (2.5, 0.7, 0.8)
+    assert volume.stored == "uint16"
     np.testing.assert_allclose(volume.affine @ [1, 2, 3, 1], [97.6, 148.6, -297.5, 1])
 
 
@@ -323,6 +329,19 @@ def test_cut_compressed_files_are_named(shared_files, tmp_path):
     (tmp_path / file.name).write_bytes(raw[: len(raw) // 2])
     with pytest.raises(DataError, match=rf"{file.name}: not readable as DICOM"):
         read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+def test_deflated_files_are_refused_before_they_grow(tmp_path, monkeypatch, preamble):
+    folder = write_series(tmp_path / "scan")
+    dataset = pydicom.dcmread(folder / "003.dcm")
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(folder / "003.dcm", enforce_file_format=True)
+    if not preamble:
+        (folder / "003.dcm").write_bytes((folder / "003.dcm").read_bytes()[132:])
+    monkeypatch.setattr("zlib.decompress", lambda *_: pytest.fail("inflated"))
+    with pytest.raises(DataError, match=r"003\.dcm: deflated DICOM is not read"):
+        read_volume(folder)
 
 
 def test_compression_without_decoder_names_the_package(shared_files, monkeypatch):

@@ -156,6 +156,7 @@ def saved(tmp_path):
         classes=["b", "a"],
         preparation=Preparation(size=(16, 16, 16)),
         data_hash="x",
+        device="cpu",
         made_by="a test",
     )
     return network.eval(), folder
@@ -190,6 +191,12 @@ def test_a_saved_network_of_another_kind_is_refused(saved, before, after, messag
 def test_no_saved_network(tmp_path):
     with pytest.raises(DataError, match="no saved network"):
         load_network(tmp_path)
+
+
+def test_a_run_that_diverges_says_so():
+    module = NLRANModule(nlran_tiny(), lr=1e20)
+    with pytest.raises(RuntimeError, match=r"training diverged: .* take a smaller --lr"):
+        Trainer(max_epochs=3, **QUIET).fit(module, batches())
 
 
 @pytest.mark.ddp

@@ -51,7 +51,7 @@ def test_resnet3d_classifies_its_features(depth):
     network = shake_norms(ResNet3d(depth))
     x = scans(2, 1, 9, 17, 20)
     with torch.no_grad():
-        last, stage1, *rest = network.features(x)
+        last, stage1, *rest = network.features(x)[:5]
         torch.testing.assert_close(network(x), network.head(last.mean((2, 3, 4))))
     assert last.shape[1] == network.head.in_features
     assert last.shape[2:] == (2, 2, 2)
@@ -163,6 +163,13 @@ def test_the_winning_slices_add_up_to_the_logit(covnet):
         torch.testing.assert_close(maps.mean((2, 3)) + covnet.head.bias, covnet(x))
 
 
+def test_covnets_cam_is_of_the_winning_slices_and_adds_up_to_the_logit(covnet):
+    x = scans(2, 1, 5, 32, 32)
+    logits, maps = heat_maps(covnet, x, ["cam"], target=torch.tensor([0, 2]))
+    total = maps["cam"].values.mean((1, 2, 3)) + covnet.head.bias[[0, 2]]
+    torch.testing.assert_close(total, logits[[0, 1], [0, 2]], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("slices", [[0, 3], [3, 5], [3]])
 def test_covnet_checks_slice_counts(covnet, slices):
     with pytest.raises(ValueError, match="slices must be 2 numbers from 1 to 4"):
@@ -212,7 +219,7 @@ def test_grad_cam_is_monais(densenets, ours_kind, layer):
     _, maps = heat_maps(ours, x.expand(3, -1, -1, -1, -1), [ours_kind], target=torch.arange(3))
     assert expected.max() > 0
     scale = expected.max()
-    torch.testing.assert_close(maps[ours_kind] / scale, expected / scale, rtol=0, atol=1e-4)
+    torch.testing.assert_close(maps[ours_kind].values / scale, expected / scale, rtol=0, atol=1e-4)
 
 
 def test_densenet3d_needs_29_voxels():

@@ -3,13 +3,15 @@ import numpy as np
 import pytest
 import torch
 from nlran.explaining import explain_scan
-from nlran.features import Features
+from nlran.features import Features, Place
+from nlran.localizing import infected_slices
 from nlran.model import nlran_tiny
-from nlran.pictures import maps_png, most_active_slices, scan_png
-from nlran.predicting import find_inputs, name_outputs, write_heat_map
+from nlran.options import ReadingOptions
+from nlran.pictures import maps_png, most_active_slices, planes, scan_png, slice_names
+from nlran.predicting import _one_slice, name_outputs, write_heat_map
 from nlran.prepare import Preparation, to_scan_grid
-from nlran.sanity import deletion_insertion, randomized, rank_correlation
-from nlran.volumes import read_volume
+from nlran.sanity import deletion_insertion, rank_correlation, untrained_like
+from nlran.volumes import Volume, read_volume
 from papercommons.errors import DataError
 from torch import nn
 from torch.nn import functional as F
@@ -24,7 +26,7 @@ class Brightness(nn.Module):
 
     def features(self, x):
         coarse = F.max_pool3d(x, 5, 4, 2)
-        return Features(coarse, trunk=coarse)
+        return Features(coarse, trunk=coarse, stage1_place=Place((4.0, 4.0, 4.0)))
 
     def classify(self, last):
         return self.head(last.amax((2, 3, 4)))
@@ -61,6 +63,17 @@ def test_a_planted_marker_is_hot_at_its_own_place_in_the_world(codes, resample, 
     assert np.abs(place - planted).max() < 6  # mm: a voxel of the map is about 10
 
 
+@pytest.mark.parametrize("resample", ["size", "spacing"])
+def test_one_slice_is_that_of_the_whole_map(resample, tmp_path):
+    scan = np.random.RandomState(0).randint(-1000, 400, (25, 30, 35)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(scan.T, np.diag([2.0, 2, 3, 1])), tmp_path / "x.nii")
+    preparation = Preparation(size=(16, 16, 16), resample=resample, spacing=(3.7, 2.9, 3.1))
+    found = explain_scan(Brightness(), tmp_path / "x.nii", preparation, ["trunk"])
+    whole = to_scan_grid(found.maps["trunk"], found.grid)
+    for number in (8, 12, 16):
+        np.testing.assert_allclose(_one_slice(found, "trunk", number), whole[number], atol=1e-5)
+
+
 def test_real_scans_get_heat_maps_on_their_own_grid(shared_files, tmp_path):
     network, preparation = nlran_tiny().eval(), Preparation(size=(16, 32, 32))
     for scan in (
@@ -93,35 +106,30 @@ def test_a_dicom_folder_gets_a_heat_map_in_patient_space(shared_files, tmp_path)
     assert again.array.shape == found.volume.array.shape
 
 
-def test_units_that_differ_from_the_networks_are_refused(tmp_path):
-    np.save(tmp_path / "x.npy", np.random.RandomState(0).randint(0, 255, (20, 20, 20), np.uint8))
+def test_units_that_differ_from_the_networks_are_refused_or_keep_their_own_scale(tmp_path):
+    grey = np.full((20, 20, 20), 128, np.uint8)
+    np.save(tmp_path / "x.npy", grey)
     preparation = Preparation(size=(16, 16, 16))
     with pytest.raises(DataError, match=r"is in uint8, the network was trained on HU"):
         explain_scan(Brightness(), tmp_path / "x.npy", preparation, ["trunk"])
-    explain_scan(Brightness(), tmp_path / "x.npy", preparation, ["trunk"], mixed_units=True)
+    reading = ReadingOptions(mixed_units=True)
+    found = explain_scan(Brightness(), tmp_path / "x.npy", preparation, ["trunk"], reading=reading)
+    torch.testing.assert_close(found.inputs, torch.full((1, 1, 16, 16, 16), 128 / 255))
 
 
-def test_a_network_trained_on_masked_lungs_wants_a_mask(tmp_path):
+@pytest.mark.parametrize(("trained_on", "mask"), [("masks", None), ("none", "mask.npy")])
+def test_a_lung_mask_is_given_where_and_only_where_the_network_knows_it(trained_on, mask, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((20, 20, 20), np.int16))
-    preparation = Preparation(size=(16, 16, 16), lung_mask="masks")
-    with pytest.raises(DataError, match="pass --lung-mask FILE"):
-        explain_scan(Brightness(), tmp_path / "x.npy", preparation, ["trunk"])
+    np.save(tmp_path / "mask.npy", np.ones((20, 20, 20), np.uint8))
+    preparation = Preparation(size=(16, 16, 16), lung_mask=trained_on)
+    given = None if mask is None else tmp_path / mask
+    with pytest.raises(DataError, match="--lung-mask"):
+        explain_scan(Brightness(), tmp_path / "x.npy", preparation, ["trunk"], mask=given)
 
 
-def test_inputs_are_found_at_any_depth_and_named_apart(tmp_path):
-    for name in ("a/x.nii.gz", "b/x.nii.gz", "b/c/y.npy", "b/.hidden.npy"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    found = find_inputs([str(tmp_path)])
-    assert [p.relative_to(tmp_path).as_posix() for p in found] == [
-        *("a/x.nii.gz", "b/c/y.npy", "b/x.nii.gz"),
-    ]
-    names = name_outputs(found)
-    assert names[:2] == ["x", "y"]
-    assert len(set(names)) == 3
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no scans in it"):
-        find_inputs([str(tmp_path / "empty")])
+def test_outputs_are_named_apart_and_stay_in_their_folder():
+    names = name_outputs(["a/x.nii.gz", "b/x.nii.gz", "y.npy", "b/x", "../.z.nii", "1.2.840.77"])
+    assert names == ["a_x", "b_x", "y", "b_x_4", "z", "1.2.840.77"]
 
 
 def test_active_slices_are_the_hottest_and_apart():
@@ -131,23 +139,56 @@ def test_active_slices_are_the_hottest_and_apart():
     assert most_active_slices(np.zeros((3, 2, 2)), 9) == [0, 1, 2]
 
 
+def volume_of(array, *, reverse=False):
+    order = ((2, reverse), (1, False), (0, False))
+    return Volume(array, (2.0, 1.0, 1.0), np.eye(4), order=order)
+
+
+def test_slices_are_numbered_as_in_the_file():
+    array = np.zeros((4, 2, 2), np.float32)
+    assert slice_names(volume_of(array)) == [0, 1, 2, 3]
+    assert slice_names(volume_of(array, reverse=True)) == [3, 2, 1, 0]
+    infected = infected_slices([0, 1], volume_of(array, reverse=True), "x")
+    assert infected.tolist() == [False, False, True, True]
+    with pytest.raises(DataError, match="infected slice 4, but the scan has 4 slices"):
+        infected_slices([4], volume_of(array), "x")
+
+
+def test_planes_are_hung_as_radiologists_do():
+    """The head is up; in coronal planes the patient's right is on the left; sagittal: the front."""
+    array = np.zeros((6, 5, 4))
+    array[5] = 1  # the head
+    array[:, 0] += 2  # the front
+    array[:, :, 0] += 4  # the right
+    heat = np.zeros((6, 5, 4))
+    heat[2, 3, 1] = 1
+    *_, (_, coronal, _), (_, sagittal, _) = planes(heat, range(6), axial=1)
+    np.testing.assert_array_equal(array[coronal][:, 1:], np.eye(6)[0][:, None] * np.ones(3))
+    assert (array[coronal][:, 0] >= 4).all()
+    assert (array[sagittal][:, 0] >= 2).all()
+    np.testing.assert_array_equal(array[sagittal][:, 1], np.eye(6)[0])
+    title, axial, _ = planes(heat, [9, 8, 7, 6, 5, 4], axial=1)[0]
+    assert (title, axial) == ("slice 7", 2)
+
+
 def test_pictures_are_pictures():
     scan = np.random.RandomState(0).uniform(-1000, 400, (12, 10, 14)).astype(np.float32)
     heat = np.random.RandomState(1).rand(12, 10, 14).astype(np.float32)
     for png in (
-        scan_png(scan, heat, (2, 1, 1), (-1000, 400)),
-        maps_png(scan, {"a": heat[3]}, (2, 1, 1), (-1000, 400), slice_number=3),
+        scan_png(volume_of(scan), heat, (-1000, 400)),
+        maps_png(volume_of(scan), {"a": heat[3]}, (-1000, 400), slice_number=3),
     ):
         assert png.startswith(b"\x89PNG")
 
 
-def test_a_randomized_network_has_other_weights_and_the_first_keeps_its_own():
-    network = nlran_tiny().eval()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    fresh = randomized(network, seed=1)
-    assert not torch.equal(fresh.head.weight, network.head.weight)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert torch.equal(randomized(network, seed=1).head.weight, fresh.head.weight)
+def test_an_untrained_network_is_a_new_one_of_the_same_kind():
+    config = {"model": "nlran", "classes": ["a", "b"], "options": {"variant": "tiny"}}
+    first, same, other = (untrained_like(config, seed=s) for s in (1, 1, 2))
+    assert torch.equal(first.head.weight, same.head.weight)
+    assert not torch.equal(first.head.weight, other.head.weight)
+    new = nlran_tiny(2)
+    spread = [float(n.stem[0].weight.detach().std()) for n in (first, new)]
+    assert spread[0] == pytest.approx(spread[1], rel=0.2)
 
 
 def test_rank_correlation():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import nibabel
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from nlran.prepare import (
     GridMap,
     Preparation,
+    _warn_of_spacing,
     lung_mask,
     map_grid,
     prepare,
@@ -99,6 +100,21 @@ def test_every_slice_is_kept_on_request():
         assert (grid.scale[0], grid.shift[0]) == (1.0, 0.0)
 
 
+def test_slices_are_limited_evenly():
+    ramp = np.arange(37.0)[:, None, None] * np.ones((1, 20, 20))
+    for resample in ("size", "spacing"):
+        preparation = Preparation((0, 16, 16), resample, max_slices=10)
+        values, grid = prepare(volume_of(ramp), preparation)
+        assert values.shape == (10, 16, 16)
+        expected = 3.7 * np.arange(10) + 1.35
+        np.testing.assert_allclose(values[1:-1, 8, 8], expected[1:-1], atol=0.05)
+        np.testing.assert_allclose(
+            to_scan_grid(values, grid)[5:-5, 10, 10], np.arange(5, 32), atol=0.1
+        )
+        short, _ = prepare(volume_of(ramp[:7]), preparation)
+        np.testing.assert_array_equal(short[:, 8, 8], np.arange(7))
+
+
 def test_same_grid_changes_nothing():
     array = np.round(noise((16, 20, 24)))
     values, grid = prepare(volume_of(array), Preparation((16, 20, 24)))
@@ -184,6 +200,8 @@ def test_window_becomes_zero_to_one():
         ({"window": (0, float("nan"))}, "window must be 2 numbers"),
         ({"resample": "crop"}, "resample must be"),
         ({"units": "grey"}, "units must be"),
+        ({"max_slices": 8}, "max_slices needs a size that keeps all slices"),
+        ({"size": (0, 16, 16), "max_slices": 0}, "max_slices must be >= 1"),
     ],
 )
 def test_settings_are_checked(fields, message):
@@ -206,6 +224,30 @@ def test_outside_of_the_mask_is_the_lowest_value():
     assert (values[:, :, 9:] > -900).all()
     with pytest.raises(ValueError, match="read the scan's mask"):
         prepare(volume_of(array), preparation)
+
+
+@pytest.mark.parametrize("low", [-1350.0, -1000.0, -160.0])
+def test_outside_of_the_mask_and_beyond_the_scan_is_black_in_any_window(low):
+    array = np.full((40, 100, 20), 40.0)
+    mask = np.zeros(array.shape, dtype=bool)
+    mask[:, :, 8:] = True
+    preparation = Preparation((16, 24, 32), "spacing", (4.0, 2.0, 2.0), (low, 240.0))
+    values, _ = prepare(volume_of(array), preparation, mask)
+    unit = to_unit(torch.from_numpy(values), preparation).numpy()
+    assert (unit[:, :, :14] == 0).all()
+    assert (unit[:, :, 21:] == 0).all()
+    np.testing.assert_allclose(unit[:, :, 17:20], (40 - low) / (240 - low), atol=1e-3)
+
+
+def test_scans_without_spacing_are_not_resampled_by_it(caplog):
+    array, _ = body()
+    scan = replace(volume_of(array, (1.0, 1.0, 1.0)), geometry=False, path="P1.npy")
+    with pytest.raises(DataError, match=r"P1\.npy: the file tells no spacing.*--resample size"):
+        prepare(scan, BY_SPACING)
+    _warn_of_spacing.cache_clear()
+    for _ in range(2):
+        prepare(scan, Preparation((40, 64, 64), lung_mask="auto"))
+    assert caplog.text.count("voxels are taken as 1 mm") == 1
 
 
 @pytest.mark.parametrize("units", ["HU", "uint8"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nlran.scans import Scan, ScanSet, find_scans
-from nlran.splits import read_splits, split_scans, write_splits
+from nlran.splits import read_splits, split_notes, split_scans, write_splits
 from papercommons.errors import DataError
 
 
@@ -76,25 +76,26 @@ def test_shares_out_of_range(shares):
         split_scans(make_set([]), val=shares[0], test=shares[1])
 
 
-def test_splitting_by_scan_warns_of_the_leak(caplog):
+def test_the_leak_of_splitting_by_scan_is_counted():
     rows = [(label, f"{label}-{patient}") for label in range(2) for patient in range(10)] * 3
     scans = make_set(rows)
     splits = split_scans(scans, by="scan", val=0, test=0.2)
     training = {scans.scans[place].patient for place in splits["train"]}
     leaked = sum(scans.scans[place].patient in training for place in splits["test"])
     assert leaked > 0
-    assert f"LEAK: {leaked} of 12 test scans" in caplog.text
-    caplog.clear()
-    split_scans(scans)
-    assert not caplog.records
+    (note,) = split_notes(scans, splits)
+    assert note.startswith(f"LEAK: {leaked} of 12 test scans")
+    assert len(split_notes(scans, split_scans(scans, by="scan", val=0.4, test=0.4))) == 3
+    assert split_notes(scans, split_scans(scans)) == []
 
 
-def test_unknown_patients_warn_and_no_split_trains_on_all(caplog):
+def test_unknown_patients_are_noted_and_no_split_trains_on_all():
     scans = make_set([(label, str(4 * label + p)) for label in range(2) for p in range(4)])
-    split_scans(make_set([(s.label, s.patient) for s in scans.scans], patients_known=False))
-    assert "patients are unknown" in caplog.text
-    splits = split_scans(scans, by="none")
+    unknown = make_set([(s.label, s.patient) for s in scans.scans], patients_known=False)
+    assert "patients are unknown" in split_notes(unknown, split_scans(unknown))[0]
+    splits = split_scans(unknown, by="none")
     assert splits == {"train": list(range(8)), "val": [], "test": []}
+    assert split_notes(unknown, splits) == []
 
 
 PUBLISHED = [
@@ -116,12 +117,21 @@ def test_published_splits_stay_and_val_comes_from_train():
     assert whole == {"train": [0, 1, 3, 4], "val": [], "test": [2, 5]}
 
 
-def test_published_splits_that_tear_a_patient_apart(caplog):
+def test_published_splits_that_tear_a_patient_apart():
     scans = make_set([*PUBLISHED, (0, "a", "test")], ("x", "y"))
     with pytest.raises(DataError, match="patient a is in train and test"):
         split_scans(scans)
-    assert split_scans(scans, by="manifest", val=0)["test"] == [2, 5, 6]
-    assert "LEAK: 1 of 3 test scans" in caplog.text
+    splits = split_scans(scans, by="manifest", val=0)
+    assert splits["test"] == [2, 5, 6]
+    assert "LEAK: 1 of 3 test scans" in split_notes(scans, splits)[0]
+
+
+def test_published_splits_with_a_patient_in_val_and_test():
+    scans = make_set([*PUBLISHED, (0, "c", "val"), (1, "g", "val")], ("x", "y"))
+    with pytest.raises(DataError, match=r"patient c is in val and test \(scan2\)"):
+        split_scans(scans)
+    (note,) = split_notes(scans, split_scans(scans, by="manifest"))
+    assert note.startswith("LEAK: 1 of 2 test scans (50%) have a scan of the same patient in val")
 
 
 def test_published_splits_must_be_complete():

@@ -246,17 +246,21 @@ def _docstring(thing: Any) -> dict[str, str]:
 def _with_dashes(words: Sequence[str]) -> list[str]:
     """Let --batch_size stand for --batch-size, --trainer.max-steps for --trainer.max_steps.
 
-    Names of jsonargparse's own (--print_config) keep its spelling; words after -- stay.
+    Names of jsonargparse's own (--print_config) keep its spelling; words after -- stay. A list that
+    begins with a minus (--window -1000,400) is joined to its name, or argparse takes it for one.
     """
     end = words.index("--") if "--" in words else len(words)
-    changed = []
+    changed: list[str] = []
     for word in words[:end]:
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             option, dot, key = name[2:].partition(".")
             name = f"--{option.replace('_', '-')}{dot}{key.replace('-', '_')}"
             name = re.sub("^--print-(config|completion)$", r"--print_\1", name)
-        changed.append(name + equals + value)
+        if re.match(r"-[\d.][^,]*,", word) and changed and changed[-1].startswith("--"):
+            changed[-1] += f"={word}"
+        else:
+            changed.append(name + equals + value)
     return changed + list(words[end:])
 
 

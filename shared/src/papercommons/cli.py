@@ -23,6 +23,7 @@ from papercommons.errors import DataError, one_line, reason
 from papercommons.files import is_first_process
 
 __all__ = [
+    "ComputeOptions",
     "DeviceOptions",
     "RunOptions",
     "build_parser",
@@ -38,41 +39,57 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class DeviceOptions:
+class ComputeOptions:
     """Where and how to compute.
+
+    For commands that go through their input one by one on one device.
 
     Attributes:
         seed: seed of everything random, >= 0.
         accelerator: auto, cpu, gpu or another name Lightning knows.
-        devices: how many devices, or auto.
-        strategy: how several devices work together: auto, ddp, fsdp, ...
         precision: number format: 32-true, bf16-mixed, 16-mixed, 64-true.
-        num_workers: processes that read data beside the main one; results do not depend on it.
-        deterministic: refuse algorithms whose result varies from run to run.
         overwrite: empty --out first if it holds an earlier run.
-        trainer: anything else for Lightning's Trainer, as --trainer.KEY VALUE.
     """
 
     seed: int = 0
     accelerator: str = "auto"
-    devices: str = "auto"
-    strategy: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    num_workers: int = 0
-    deterministic: bool = False
     overwrite: bool = False
-    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed must be in [0, 2^32), got {self.seed}")
-        if self.num_workers < 0:
-            raise ValueError(f"--num-workers must be >= 0, got {self.num_workers}")
 
     def settings(self) -> dict[str, Any]:
         """Return the options that belong to a run (not how this call was made), as plain types."""
         about_call = {"resume", "overwrite", "dry_run"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in about_call}
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions(ComputeOptions):
+    """Where and how to compute.
+
+    For commands that give batches to Lightning, on one device or several.
+
+    Attributes:
+        devices: how many devices, or auto.
+        strategy: how several devices work together: auto, ddp, fsdp, ...
+        num_workers: processes that read data beside the main one; results do not depend on it.
+        deterministic: refuse algorithms whose result varies from run to run.
+        trainer: anything else for Lightning's Trainer, as --trainer.KEY VALUE.
+    """
+
+    devices: str = "auto"
+    strategy: str = "auto"
+    num_workers: int = 0
+    deterministic: bool = False
+    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_workers < 0:
+            raise ValueError(f"--num-workers must be >= 0, got {self.num_workers}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +234,9 @@ def _text_in_worker(error: BaseException) -> str | None:
 
 
 def _failure(error: BaseException) -> str:
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if named or "can't allocate memory" in str(error):  # torch's for the CPU has no type of its own
+        return "out of memory; take a smaller --batch-size or a smaller input"
     inner = _text_in_worker(error)
     said = reason(error) if inner is None else one_line(inner)
     return said if said == type(error).__name__ else f"{type(error).__name__}: {said}"

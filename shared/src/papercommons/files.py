@@ -112,7 +112,8 @@ def prepare_out(
     if not is_first_process():
         return folder
     check_out(out, resume=resume, overwrite=overwrite)
-    text = _RUN_MARK + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    given = {name: value for name, value in settings.items() if value is not None}
+    text = _RUN_MARK + yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
     if resume is not None:
         _check_resumed(folder / "config.yaml", yaml.safe_load(text), set(may_change))
     elif folder.exists():

@@ -117,7 +117,7 @@ def begin_run(settings: Mapping[str, Any], run: RunOptions) -> Path | None:
         return None
     return prepare_out(
         settings["out"],
-        {name: value for name, value in settings.items() if value is not None},
+        dict(settings),
         resume=run.resume,
         overwrite=run.overwrite,
         may_change=_MAY_CHANGE,

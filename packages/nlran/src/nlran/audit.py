@@ -66,7 +66,8 @@ def measure_nuisance(volume: Volume, files: Sequence[Path]) -> Nuisance:
     }
     suffixes = Counter(file.suffix.lower() for file in files)
     kind = suffixes.most_common(1)[0][0] if volume.kind in ("slices", "numpy") else volume.kind
-    return Nuisance(numbers, {"format": kind or volume.kind, "values": volume.units})
+    words = {"format": kind or volume.kind, "values": volume.units}
+    return Nuisance(numbers, words | {"stored as": volume.stored or "unknown"})
 
 
 def audit(

@@ -12,9 +12,10 @@ from papercommons.errors import DataError, reason
 from papercommons.files import atomic_path
 
 from nlran.content import fingerprint, scan_files
+from nlran.masks import find_mask
 from nlran.prepare import Preparation, prepare, read_mask
 from nlran.scans import Scan, ScanSet, read_scan
-from nlran.volumes import Units, Volume, volume_kind
+from nlran.volumes import Units, Volume
 
 IN_MEMORY_BYTES = 2 << 30
 _UNITS: tuple[Units, ...] = ("HU", "uint8")
@@ -26,14 +27,15 @@ class PreparedScans:
     """The scans of a set on the network's grid, in their own units.
 
     A file in the folder counts as long as the scan's files, its mask and the preparation are the
-    same. Without a folder, volumes are kept in memory up to a limit and read again beyond it.
+    same. Without a folder, volumes are kept in memory up to a limit and read again beyond it; each
+    reading process keeps its own, up to the same limit.
 
     Args:
         scans: the set.
         preparation: of each scan; its units are those of the scan.
         folder: for the .npy files; None: in memory.
         allow_gaps: see `read_volume`.
-        memory: limit in bytes where there is no folder, per process.
+        memory: limit in bytes where there is no folder, for each process.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class PreparedScans:
         self.folder = None if folder is None else Path(folder)
         self._kept: dict[Scan, tuple[np.ndarray, Units]] = {}
         self._keys: dict[Scan, str] = {}
+        self._masked: dict[Path, Scan] = {}
         self._room = memory
 
     def load(self, scan: Scan) -> tuple[np.ndarray, Units]:
@@ -75,10 +78,9 @@ class PreparedScans:
             self._keys[scan] = self._key(scan)
         key = self._keys[scan]
         for units in _UNITS:
-            try:
-                return np.load(folder / f"{key}-{units}.npy", "r", allow_pickle=False), units
-            except (OSError, ValueError):  # not there, or damaged: prepared anew
-                continue
+            kept = self._kept_file(folder / f"{key}-{units}.npy")
+            if kept is not None:
+                return kept, units
         prepared, units = self._prepare(scan)
         try:
             with atomic_path(folder / f"{key}-{units}.npy") as temporary:
@@ -89,6 +91,17 @@ class PreparedScans:
                 "another --cache"
             ) from None
         return prepared, units
+
+    def _kept_file(self, path: Path) -> np.ndarray | None:
+        """Return a prepared scan, or None if it is not there or damaged."""
+        try:
+            array = np.load(path, "r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        if not isinstance(array, np.ndarray) or array.dtype != np.float16 or array.ndim != 3:
+            return None
+        depth, height, width = self.preparation.size
+        return array if array.shape == (depth or len(array), height, width) else None
 
     def _prepare(self, scan: Scan) -> tuple[np.ndarray, Units]:
         try:
@@ -110,13 +123,13 @@ class PreparedScans:
     def _mask_path(self, scan: Scan) -> Path | None:
         if self.preparation.lung_mask in ("none", "auto"):
             return None
-        same = Path(self.preparation.lung_mask) / scan.path
-        bare = same.with_name(same.name.removesuffix(".gz")).with_suffix("")
-        names = [same, *(bare.with_name(bare.name + end) for end in (".nii.gz", ".nii", ".mha"))]
-        found = next((path for path in names if volume_kind(path)), None)
-        if found is None:
-            raise DataError(f"{same}: no lung mask for this scan; expected the same relative name")
-        return found
+        folder = self.preparation.lung_mask
+        mask = find_mask(folder, scan.path)
+        if mask is None:
+            raise DataError(f"{folder}: no mask for {scan.path}; expected its relative name")
+        if (other := self._masked.setdefault(mask, scan)) != scan:
+            raise DataError(f"{mask}: of {other.path}, or of {scan.path}? give each its own mask")
+        return mask
 
     def _key(self, scan: Scan) -> str:
         files = self.scans.files(scan)

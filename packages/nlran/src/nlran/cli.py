@@ -6,21 +6,26 @@ Research use only: not a medical device.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from papercommons.cli import DeviceOptions, RunOptions, program
+from papercommons.cli import ComputeOptions, DeviceOptions, RunOptions, program
 from papercommons.errors import DataError
 from papercommons.files import check_out
 from papercommons.report import Result
 
 from nlran.options import (
+    MapOptions,
     NetworkOptions,
     PreparationOptions,
+    ReadingOptions,
     ScanOptions,
     SplitOptions,
     TrainingOptions,
 )
 from nlran.saved import find_saved
+
+if TYPE_CHECKING:
+    from nlran.scans import ScanSet
 
 
 def train(
@@ -51,11 +56,13 @@ def train(
         training: the recipe.
         run: how to run.
     """
-    check_data(data)
     check_out(out, resume=run.resume, overwrite=run.overwrite)
+    if preparation.size is not None and preparation.size[0] == 0 and network.model != "covnet":
+        raise ValueError(f"--size with depth 0 is for covnet; {network.model} needs a depth")
+    found = open_scans(data, scans)
     from nlran.runs import train_network
 
-    return train_network(data, out, scans, preparation, splitting, network, training, run)
+    return train_network(found, out, scans, preparation, splitting, network, training, run)
 
 
 def evaluate(
@@ -100,61 +107,32 @@ def predict(
     *scans: str,
     checkpoint: str,
     out: str = "predictions",
-    heatmap: Literal["mask-trunk", "mask", "trunk", "cam", "gradcam", "gradcam-stage1", "nonlocal"]
-    | None = None,
-    explain_class: str | None = None,
-    overlay: Literal["png", "none"] = "png",
-    controls: bool = True,
-    lung_mask: str | None = None,
-    skip_bad: bool = False,
-    allow_gaps: bool = False,
-    mixed_units: bool = False,
     resume: bool = False,
-    run: DeviceOptions = DeviceOptions(),
+    maps: MapOptions = MapOptions(),
+    reading: ReadingOptions = ReadingOptions(),
+    run: ComputeOptions = ComputeOptions(),
 ) -> Result:
     """Name the class of each scan and write its heat map in the scanner's own space.
 
-    Writes predictions.csv and, for each scan, NAME_heatmap.nii.gz (same grid and affine as the
-    scan), NAME.png and a page NAME.html. Research use only: not a medical device.
+    Writes predictions.csv and, for each scan, scans/NAME_heatmap.nii.gz (same grid and affine as
+    the scan), scans/NAME.png and a page scans/NAME.html. Research use only: not a medical device.
 
     Args:
         scans: files and folders; a folder that is no scan is searched at any depth.
         checkpoint: the --out folder of nlran-train, or its export/.
         out: new folder.
-        heatmap: which map; mask-trunk if not given (gradcam for networks without a mask).
-        explain_class: class that cam and gradcam explain; the likeliest if not given.
-        overlay: none writes no PNG files (the pages have the pictures all the same).
-        controls: show all other maps of the network beside the chosen one.
-        lung_mask: lung mask of the scan, for a network trained with a folder of masks.
-        skip_bad: leave out scans that cannot be used (they are named) instead of stopping.
-        allow_gaps: fill in slices missing from a DICOM series instead of refusing it.
-        mixed_units: take 8-bit scans though the network was trained on HU, and the reverse.
-        resume: go on with an interrupted prediction; scans that are done are kept.
+        resume: go on with an interrupted prediction; scans that are done and unchanged are kept.
+        maps: heat maps.
+        reading: how scans are read.
         run: where and how to compute.
     """
     if not scans:
         raise DataError("give scans or folders, e.g. nlran-predict scan.nii.gz --checkpoint runs/x")
     find_saved(checkpoint)
-    if lung_mask is not None and not Path(lung_mask).exists():
-        raise DataError(f"{lung_mask}: no such file; --lung-mask takes the mask of the scan")
     check_out(out, resume="last" if resume else None, overwrite=run.overwrite)
     from nlran.predicting import predict_scans
 
-    return predict_scans(
-        scans,
-        checkpoint,
-        out,
-        heatmap,
-        explain_class,
-        overlay=overlay == "png",
-        controls=controls,
-        skip_bad=skip_bad,
-        allow_gaps=allow_gaps,
-        mixed_units=mixed_units,
-        lung_mask=lung_mask,
-        resume=resume,
-        run=run,
-    )
+    return predict_scans(scans, checkpoint, out, maps, reading, resume, run)
 
 
 def explain(
@@ -164,8 +142,8 @@ def explain(
     slices: str | None = None,
     out: str | None = None,
     steps: int = 10,
-    skip_bad: bool = False,
-    run: DeviceOptions = DeviceOptions(),
+    reading: ReadingOptions = ReadingOptions(),
+    run: ComputeOptions = ComputeOptions(),
 ) -> Result:
     """Score every heat map of a network: does it find lesions, and does it depend on training?
 
@@ -175,11 +153,12 @@ def explain(
     Args:
         scans: files and folders; a folder that is no scan is searched at any depth.
         checkpoint: the --out folder of nlran-train, or its export/.
-        masks: folder of lesion masks named as the scans, on any grid.
-        slices: JSON file of infected slices: name of a scan -> list of slice numbers.
+        masks: folder of lesion masks, each with the relative name of its scan, on any grid.
+        slices: JSON file of infected slices: name of a scan, without its ending -> numbers of
+            axial slices in the scan's file, from 0.
         out: folder for scores.csv, result.json and report.html; nothing is written if not given.
         steps: of the deletion and insertion curves; 0 leaves them out.
-        skip_bad: leave out scans that cannot be used (they are named) instead of stopping.
+        reading: how scans are read.
         run: where and how to compute.
     """
     if not scans:
@@ -194,20 +173,8 @@ def explain(
     if out is not None:
         check_out(out, overwrite=run.overwrite)
     from nlran.localizing import explain_scans
-    from nlran.predicting import find_inputs, name_outputs
 
-    found = find_inputs(scans)
-    return explain_scans(
-        found,
-        name_outputs(found),
-        checkpoint,
-        masks,
-        slices,
-        out,
-        steps=steps,
-        skip_bad=skip_bad,
-        run=run,
-    )
+    return explain_scans(scans, checkpoint, masks, slices, out, steps, reading, run)
 
 
 def audit(
@@ -219,6 +186,7 @@ def audit(
     limit: int | None = None,
     seed: int = 0,
     skip_bad: bool = False,
+    allow_gaps: bool = False,
     overwrite: bool = False,
 ) -> Result:
     """Look for shortcuts: can the class be told from size, slice count, black borders, file type?
@@ -231,6 +199,7 @@ def audit(
         limit: read at most so many scans of each class.
         seed: of the cross-validation.
         skip_bad: leave out scans that cannot be read (they are named) instead of stopping.
+        allow_gaps: fill in slices missing from a DICOM series instead of refusing it.
         overwrite: empty --out first if it holds an earlier run.
     """
     check_data(data)
@@ -248,6 +217,7 @@ def audit(
         limit=limit,
         seed=seed,
         skip_bad=skip_bad,
+        allow_gaps=allow_gaps,
         overwrite=overwrite,
     )
 
@@ -304,6 +274,27 @@ def check_data(data: str) -> None:
     """Raise DataError if there is nothing at `data`."""
     if not Path(data).exists():
         raise DataError(f"{data}: no such folder; expected {data}/CLASS/scans, or a MedMNIST .npz")
+
+
+def open_scans(data: str, options: ScanOptions) -> ScanSet:
+    """Return the scans at `data`; nothing heavy is imported for that.
+
+    Args:
+        data: folder or file.
+        options: which scans, and how they are read.
+
+    Raises:
+        DataError: see `nlran.scans.find_scans`.
+    """
+    check_data(data)
+    from nlran.scans import find_scans
+
+    return find_scans(
+        data,
+        manifest=options.manifest,
+        classes=options.classes,
+        skip_bad=options.skip_bad,
+    )
 
 
 main_train = program(train, "nlran-train")

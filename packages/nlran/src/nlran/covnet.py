@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from nlran.features import Features
+from nlran.features import Features, Place
 from nlran.resnet3d import published_state
 
 
@@ -18,9 +18,9 @@ class COVNet(nn.Module):
     23,514,179 parameters for ResNet-50 and 3 classes. Scans of a batch may have different numbers
     of slices: only true slices reach the network, so that padding costs and changes nothing.
 
-    For maps: with F the ``last`` features of a scan, s_k the slice whose mean of channel k is
-    largest and w, b the head's weights, ``sum_k w_ck mean_p F_k(s_k, p) + b_c`` is the logit of
-    class c; the class activation map is w_ck F_k(s_k, p), non-zero in the winning slices only.
+    With F the ``last`` features of a scan, s_k the slice whose mean of channel k is largest and w,
+    b the head's weights, ``sum_k w_ck mean_p F_k(s_k, p) + b_c`` is the logit of class c: its class
+    activation map is not 0 in the winning slices only.
 
     Args:
         num_classes: >= 1.
@@ -91,7 +91,8 @@ class COVNet(nn.Module):
         """
         is_slice = _slice_mask(x, slices)
         maps = torch.cat([self.backbone(part) for part in self._parts(x, is_slice)])
-        return Features(_by_scan(maps, is_slice).transpose(1, 2))
+        last = _by_scan(maps, is_slice).transpose(1, 2)
+        return Features(last, last_place=Place((1.0, 32.0, 32.0)))
 
     def classify(self, last: Tensor, slices: Tensor | None = None) -> Tensor:
         """Return the logits, shape (B, num_classes), of the last feature map (B, C, S, h, w).

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from nlran.augment import augment
 from nlran.cache import IN_MEMORY_BYTES, PreparedScans
 from nlran.prepare import Preparation, to_unit
-from nlran.scans import find_scans
-from nlran.splits import SplitBy, split_scans
+from nlran.scans import ScanSet, find_scans
+from nlran.splits import SplitBy, split_notes, split_scans
 from nlran.volumes import Units
 
 log = logging.getLogger("papercommons")
@@ -56,7 +56,6 @@ class ScanDataset(Dataset[Batch]):
         seed: of the augmentation; None: none.
         flip: whether the augmentation mirrors left-right.
         mixed_units: accept scans in other units than those of `preparation`.
-        max_slices: take at most so many, evenly spaced; None: all.
     """
 
     def __init__(
@@ -68,11 +67,9 @@ class ScanDataset(Dataset[Batch]):
         seed: int | None = None,
         flip: bool = True,
         mixed_units: bool = False,
-        max_slices: int | None = None,
     ) -> None:
         self.prepared, self.indices, self.preparation = prepared, indices, preparation
-        self.seed, self.flip = seed, flip
-        self.mixed_units, self.max_slices = mixed_units, max_slices
+        self.seed, self.flip, self.mixed_units = seed, flip, mixed_units
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -107,9 +104,6 @@ class ScanDataset(Dataset[Batch]):
         values, units = self.prepared.load(scan)
         if units != self.preparation.units and not self.mixed_units:
             raise _mixed(scan.path, units, self.preparation.units)
-        if self.max_slices is not None and len(values) > self.max_slices:
-            chosen = torch.linspace(0, len(values) - 1, self.max_slices).round().long()
-            values = values[chosen.numpy()]
         return to_unit(torch.tensor(values), replace(self.preparation, units=units))
 
 
@@ -121,12 +115,13 @@ def _mixed(path: str, units: Units, others: Units) -> DataError:
 
 
 class CTData(LightningDataModule):
-    """Train, val and test batches of the scans in a folder.
+    """Train, val, test and predict batches of the scans in a folder.
 
     Args:
-        data: see `find_scans`.
-        manifest: likewise.
-        classes: likewise.
+        data: see `find_scans`; or scans already found, and then the next three do not count.
+        manifest: see `find_scans`, like the next two.
+        classes: the classes to take, in this order; None: all.
+        complete: whether each of them must have scans.
         batch_size: scans per step and process.
         size: see `Preparation`, like the next four.
         resample: size or spacing.
@@ -140,18 +135,21 @@ class CTData(LightningDataModule):
         augment: whether training volumes are changed at random, see `augment`.
         flip: whether that includes left-right flips.
         num_workers: reading processes.
-        cache: folder for prepared scans; None: kept in memory up to 2 GiB in all.
+        cache: folder for prepared scans; None: each process that reads keeps in memory what it
+            has read, up to 2 GiB, or 2 GiB / `num_workers` with workers; so at worst 2 GiB for
+            train, 2 GiB for val and one worker's share, and as much for each further device.
         skip_bad: read every scan at once and leave out those that cannot be used; else such a scan
             is an error when it is read.
         allow_gaps: see `read_volume`.
         mixed_units: accept scans in HU and 8-bit ones together.
         limit: take at most so many scans of each class, of as many patients as possible.
-        max_slices: take at most so many slices of a scan, evenly spaced, where `size` keeps all.
+        max_slices: see `Preparation`.
 
     Attributes:
         scans: the `ScanSet`.
         classes: names.
         splits: train, val and test -> places in `scans`.
+        split_notes: what makes results on these splits flatter, a sentence each.
         preparation: the `Preparation`, with the units of the scans.
         units: HU or uint8.
         data_hash: of the set, see `ScanSet.hash`.
@@ -165,10 +163,11 @@ class CTData(LightningDataModule):
 
     def __init__(
         self,
-        data: str,
+        data: str | ScanSet,
         *,
         manifest: str | None = None,
         classes: Sequence[str] | None = None,
+        complete: bool = True,
         batch_size: int = 4,
         size: tuple[int, int, int] = (64, 128, 128),
         resample: Literal["size", "spacing"] = "size",
@@ -190,20 +189,19 @@ class CTData(LightningDataModule):
         max_slices: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("batch_size", batch_size),
-            ("limit", limit),
-            ("max_slices", max_slices),
-        ):
+        for name, value in (("batch_size", batch_size), ("limit", limit)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
-        if max_slices is not None and size[0]:
-            raise ValueError(f"max_slices needs a size that keeps all slices (0), got {size[0]}")
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
-        self.augment, self.flip = augment, flip
-        self.mixed_units, self.max_slices = mixed_units, max_slices
-        preparation = Preparation(size, resample, spacing, window, lung_mask)
-        scans = find_scans(data, manifest=manifest, classes=classes, skip_bad=skip_bad)
+        self.augment, self.flip, self.mixed_units = augment, flip, mixed_units
+        preparation = Preparation(size, resample, spacing, window, lung_mask, max_slices=max_slices)
+        scans = (
+            data
+            if isinstance(data, ScanSet)
+            else find_scans(
+                data, manifest=manifest, classes=classes, skip_bad=skip_bad, complete=complete
+            )
+        )
         if limit is not None:
             scans = scans.limit(limit)
         memory = IN_MEMORY_BYTES // max(1, num_workers)
@@ -215,6 +213,9 @@ class CTData(LightningDataModule):
         self.scans, self.skipped = scans, list(scans.skipped)
         self.classes = list(scans.classes)
         self.splits = split_scans(scans, by=split, val=val, test=test, seed=seed)
+        self.split_notes = split_notes(scans, self.splits)
+        for note in self.split_notes:
+            log.warning("%s", note)
         self.units = self._find_units()
         self.preparation = replace(preparation, units=self.units)
         self.data_hash = scans.hash()
@@ -241,6 +242,10 @@ class CTData(LightningDataModule):
         """Return the test batches, or none."""
         return self.loader(self.splits["test"]) if self.splits["test"] else []
 
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return batches of all scans, in order."""
+        return self.loader(range(len(self.scans)))
+
     def loader(
         self, indices: Sequence[int], *, augment: bool = False, shuffle: bool = False
     ) -> DataLoader[Batch]:
@@ -258,7 +263,6 @@ class CTData(LightningDataModule):
             seed=self.seed if augment else None,
             flip=self.flip,
             mixed_units=self.mixed_units,
-            max_slices=self.max_slices,
         )
         return DataLoader(
             dataset,
@@ -291,7 +295,7 @@ class CTData(LightningDataModule):
             units = units or found
             if found != units and not self.mixed_units:
                 raise _mixed(scan.path, found, units)
-        assert units is not None  # a set holds at least two scans
+        assert units is not None  # no set is empty
         return units
 
 

@@ -6,7 +6,7 @@ from papercommons.errors import DataError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nlran.features import Features
+from nlran.features import Features, Place
 
 SMALLEST = 29  # halved five times, and not below one voxel before the last
 
@@ -32,7 +32,7 @@ class DenseNet3d(nn.Module):
             from monai.networks.nets.densenet import DenseNet121
         except ImportError:
             raise DataError(
-                "densenet3d needs MONAI, which is not installed; run pip install 'nlran[monai]'"
+                "densenet121 needs MONAI, which is not installed; run pip install 'nlran[monai]'"
             ) from None
         network = DenseNet121(spatial_dims=3, in_channels=1, out_channels=num_classes)
         self.trunk, self.head = network.features, network.class_layers[-1]
@@ -66,7 +66,9 @@ class DenseNet3d(nn.Module):
         for name, layer in self.trunk.named_children():
             x = layer(x)
             stage1 = x if name == "denseblock1" else stage1
-        return Features(F.relu(x), stage1)
+        # three transitions average unpadded pairs, whose middle lies half a step further
+        places = Place((32.0,) * 3, (14.0,) * 3), Place((4.0,) * 3)
+        return Features(F.relu(x), stage1, last_place=places[0], stage1_place=places[1])
 
     def classify(self, last: Tensor) -> Tensor:
         """Return the logits, shape (B, num_classes), of the last feature map (B, C, d, h, w)."""

@@ -18,7 +18,7 @@ from nlran.volumes import (
     check_upright,
     readable,
     refuse_tilt,
-    visible_files,
+    slice_files,
     volume_kind,
 )
 
@@ -42,6 +42,7 @@ class _Slice:
     slope: float
     intercept: float
     tilt: float
+    stored: str
 
 
 def read_dicom(path: Path, *, allow_gaps: bool, max_bytes: int) -> Stored:
@@ -75,13 +76,13 @@ def read_dicom(path: Path, *, allow_gaps: bool, max_bytes: int) -> Stored:
     if uneven:
         array = _evenly(array, depth, count)
         notes += (f"{uneven}; resampled to {count} even slices",)
-    return Stored(array, affine, notes=notes)
+    return Stored(array, affine, notes=notes, stored=slices[0].stored)
 
 
 def _find_slices(path: Path) -> tuple[list[_Slice], tuple[str, ...]]:
     import pydicom
 
-    files = visible_files(path) if path.is_dir() else [path]
+    files = slice_files(path) if path.is_dir() else [path]
     slices: list[_Slice] = []
     left_out: Counter[str] = Counter()
     for file in files:
@@ -89,6 +90,7 @@ def _find_slices(path: Path) -> tuple[list[_Slice], tuple[str, ...]]:
             left_out["not DICOM"] += 1
             continue
         with readable(file, "DICOM"):
+            _check_deflated(file)
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             if why := _why_not(header):
                 left_out[why] += 1
@@ -98,6 +100,24 @@ def _find_slices(path: Path) -> tuple[list[_Slice], tuple[str, ...]]:
     if not slices:
         raise DataError(f"{path}: no CT slices ({'; '.join(notes)}); expected a CT series")
     return slices, notes
+
+
+def _check_deflated(file: Path) -> None:
+    """Refuse a file that pydicom would inflate on opening, to whatever size."""
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    for implicit in (False, True):
+        with file.open("rb") as stream:
+            read_preamble(stream, force=True)
+            meta = read_dataset(stream, implicit, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+        try:
+            next(iter(meta), None)
+            break
+        except NotImplementedError:  # pydicom reads the other way then, and so does this
+            continue
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise DataError(f"{file}: deflated DICOM is not read; expand it with a DICOM tool first")
 
 
 def _why_not(header: Any) -> str:
@@ -130,6 +150,8 @@ def _slices_of(file: Path, header: Any) -> Iterator[_Slice]:
     if header.get("SamplesPerPixel", 1) != 1:
         raise DataError(f"{file}: a colour picture in a CT series; remove it")
     shape = int(_find(file, [header], "Rows")), int(_find(file, [header], "Columns"))
+    signed = "" if header.get("PixelRepresentation") else "u"
+    stored = f"{signed}int{header.get('BitsStored', '')}"
     for number, frame in enumerate(frames):
         places = [group for part in (frame, *shared) for group in _groups(part)] + [header]
         yield _Slice(
@@ -143,6 +165,7 @@ def _slices_of(file: Path, header: Any) -> Iterator[_Slice]:
             float(_find(file, places, "RescaleSlope", 1)),
             float(_find(file, places, "RescaleIntercept", 0)),
             float(_find(file, places, "GantryDetectorTilt", 0)),
+            stored,
         )
 
 

@@ -128,6 +128,8 @@ def per_class_rows(
 ) -> list[dict[str, Any]]:
     """Return one row per class: scans, AUC against the rest, precision, recall, F1, sensitivity.
 
+    The sensitivity is that of a point of the ROC curve of these very scans, no threshold to use.
+
     Args:
         probabilities: float, shape (N, C).
         target: int64, shape (N,).
@@ -153,7 +155,8 @@ def per_class_rows(
                 "precision": hit / answers if answers else None,
                 "recall": hit / support if support else None,
                 "F1": 2 * hit / (support + answers) if support + answers else None,
-                f"sensitivity at {specificity:.0%} specificity": sensitivity,
+                "sensitivity": sensitivity,
+                "at specificity": specificity,
             }
         )
     return rows

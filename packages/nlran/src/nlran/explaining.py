@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from papercommons.errors import DataError
 from torch import Tensor
 
-from nlran.heatmaps import HeatMap, available_maps, heat_maps, to_input_grid
+from nlran.heatmaps import HeatMap, heat_maps, to_input_grid
+from nlran.masks import find_mask
+from nlran.options import ReadingOptions
 from nlran.prepare import GridMap, Preparation, prepare, read_mask, to_unit
 from nlran.volumes import Volume, read_volume
 
@@ -24,6 +26,7 @@ class Explained:
     """One scan, what the network says, and its heat maps.
 
     Attributes:
+        path: of the scan.
         volume: the scan.
         grid: where the network's grid lies in it.
         inputs: what the network saw, float32 in [0, 1], shape (1, 1, d, h, w).
@@ -33,6 +36,7 @@ class Explained:
         network_seconds: logits and maps.
     """
 
+    path: Path
     volume: Volume
     grid: GridMap
     inputs: Tensor
@@ -50,8 +54,7 @@ def explain_scan(
     *,
     device: torch.device | str = "cpu",
     autocast: AbstractContextManager[Any] | None = None,
-    allow_gaps: bool = False,
-    mixed_units: bool = False,
+    reading: ReadingOptions = ReadingOptions(),  # noqa: B008
     mask: str | Path | None = None,
     target: int | None = None,
 ) -> Explained:
@@ -64,8 +67,7 @@ def explain_scan(
         kinds: maps wanted; None: all that the network has.
         device: where to compute.
         autocast: context manager of the number format; None computes in float32.
-        allow_gaps: see `read_volume`.
-        mixed_units: take a scan in other units than the network's.
+        reading: how the scan is read.
         mask: lung mask of the scan, where the network's preparation wants one.
         target: class that cam and gradcam explain; the likeliest if None.
 
@@ -74,29 +76,58 @@ def explain_scan(
         ValueError: the network has no such map.
     """
     started = time.perf_counter()
-    volume = read_volume(path, allow_gaps=allow_gaps)
-    if volume.units != preparation.units and not mixed_units:
+    volume = read_volume(path, allow_gaps=reading.allow_gaps)
+    if volume.units != preparation.units and not reading.mixed_units:
         raise DataError(
             f"{path}: is in {volume.units}, the network was trained on {preparation.units}; "
             "pass --mixed-units to go on all the same"
         )
     if preparation.lung_mask not in ("none", "auto") and mask is None:
-        raise DataError(f"{path}: this network needs a lung mask; pass --lung-mask FILE")
+        raise DataError(f"{path}: this network was trained on masked lungs; pass --lung-mask")
+    if preparation.lung_mask == "none" and mask is not None:
+        raise DataError(f"{path}: this network was trained on whole chests; leave out --lung-mask")
     values, grid = prepare(volume, preparation, None if mask is None else read_mask(mask, volume))
-    inputs = to_unit(torch.from_numpy(values), preparation)[None, None].to(device)
+    own = replace(preparation, units=volume.units)
+    inputs = to_unit(torch.from_numpy(values), own)[None, None].to(device)
     read = time.perf_counter()
     slices = None if preparation.size[0] else torch.tensor([inputs.shape[2]], device=device)
     of = None if target is None else torch.tensor([target], device=device)
     with autocast or nullcontext():
-        if kinds is None:
-            given = () if slices is None else (slices,)
-            with torch.no_grad():
-                kinds = available_maps(network.features(inputs, *given))
         logits, raw = heat_maps(network, inputs, kinds, target=of, slices=slices)
-    first = getattr(network, "first_centre", 0.0)
     maps = {
-        kind: to_input_grid(heat, inputs.shape[2:], first=first)[0].cpu().numpy()
-        for kind, heat in raw.items()
+        kind: to_input_grid(heat, inputs.shape[2:])[0].cpu().numpy() for kind, heat in raw.items()
     }
-    done = time.perf_counter()
-    return Explained(volume, grid, inputs, logits[0].cpu(), maps, read - started, done - read)
+    spent = read - started, time.perf_counter() - read
+    return Explained(Path(path), volume, grid, inputs, logits[0].cpu(), maps, *spent)
+
+
+def check_lung_mask(reading: ReadingOptions, count: int) -> None:
+    """Raise DataError where one mask file is given for several scans.
+
+    Args:
+        reading: how scans are read.
+        count: number of scans.
+    """
+    if reading.lung_mask is not None and count > 1 and Path(reading.lung_mask).is_file():
+        raise DataError(
+            f"{reading.lung_mask}: one mask for {count} scans; give a folder of masks named as they"
+        )
+
+
+def lung_mask_of(relative: str, reading: ReadingOptions) -> Path | None:
+    """Return the lung mask of a scan, None if none is given.
+
+    Args:
+        relative: name of the scan, see `nlran.layouts.find_scan_files`.
+        reading: how scans are read.
+
+    Raises:
+        DataError: the folder has no mask for it.
+    """
+    if reading.lung_mask is None:
+        return None
+    given = Path(reading.lung_mask)
+    found = given if given.is_file() else find_mask(given, relative)
+    if found is None:
+        raise DataError(f"{given}: no lung mask for {relative}; expected the same relative name")
+    return found

@@ -1,10 +1,23 @@
-"""What heat maps are made of: the feature maps that every network here can show."""
+"""What heat maps are made of: the feature maps that networks here show, and where they lie."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from torch import Tensor
+
+
+class Place(NamedTuple):
+    """Where the values of a feature map lie: the i-th on an axis sees input ``first + stride i``.
+
+    Attributes:
+        stride: input voxels from one value to the next, along D, H, W.
+        first: input voxel in the middle of what the first value sees; 0 for layers with symmetric
+            padding.
+    """
+
+    stride: tuple[float, float, float]
+    first: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class Features(NamedTuple):
@@ -16,6 +29,9 @@ class Features(NamedTuple):
         mask: soft mask of the first attention module in (0, 1), shape of `trunk`.
         trunk: its trunk branch, float, shape (B, C1, d1, h1, w1).
         non_local: input of the first non-local block, float, shape (B, C2, d2, h2, w2).
+        last_place: where `last` lies.
+        stage1_place: where `stage1`, `mask` and `trunk` lie.
+        non_local_place: where the keys of the non-local block lie.
     """
 
     last: Tensor
@@ -23,3 +39,6 @@ class Features(NamedTuple):
     mask: Tensor | None = None
     trunk: Tensor | None = None
     non_local: Tensor | None = None
+    last_place: Place = Place((1.0, 1.0, 1.0))
+    stage1_place: Place = Place((1.0, 1.0, 1.0))
+    non_local_place: Place = Place((1.0, 1.0, 1.0))

@@ -7,14 +7,13 @@ better" cannot be told from "a fine grid is better". No map is a proof of what a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nlran.features import Features
+from nlran.features import Features, Place
 from nlran.non_local import NonLocalBlock3d
 
 HeatMap = Literal["mask", "mask-trunk", "trunk", "cam", "gradcam", "gradcam-stage1", "nonlocal"]
@@ -35,19 +34,21 @@ def available_maps(features: Features) -> list[HeatMap]:
     return [k for k in HEAT_MAPS if k not in _NEEDS or getattr(features, _NEEDS[k]) is not None]
 
 
-def class_activation(last: Tensor, weight: Tensor) -> Tensor:
-    """Return the class activation map (Zhou et al. 2016): sum_k w_k F_k(p).
+def class_activation(last: Tensor, logit: Tensor) -> Tensor:
+    """Return the class activation map: N sum_k F_k(p) dlogit/dF_k(p), for N positions.
 
-    With global average pooling its mean over positions plus the bias is the logit.
+    Behind global average pooling and a linear layer with weights w this is sum_k w_k F_k(p) (Zhou
+    et al. 2016). Its mean over positions plus the bias is the logit.
 
     Args:
-        last: the last feature map F, float, shape (B, C, d, h, w).
-        weight: of the linear layer for each scan's class, float, shape (B, C).
+        last: the last feature map F, float, shape (B, C, d, h, w), on the graph of `logit`.
+        logit: of each scan's class, shape (B,).
 
     Returns:
         Shape (B, d, h, w).
     """
-    return torch.einsum("bk,bk...->b...", weight, last)
+    (gradient,) = torch.autograd.grad(logit.sum(), last, retain_graph=True)
+    return (last.detach() * gradient).sum(1) * last[0, 0].numel()
 
 
 def grad_cam(features: Tensor, logit: Tensor) -> Tensor:
@@ -62,61 +63,71 @@ def grad_cam(features: Tensor, logit: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(logit.sum(), features, retain_graph=True)
     alpha = gradient.mean((2, 3, 4))
-    return class_activation(features.detach(), alpha).relu()
+    return torch.einsum("bk,bk...->b...", alpha, features.detach()).relu()
+
+
+class Map(NamedTuple):
+    """A heat map on its own grid, not yet scaled.
+
+    Attributes:
+        values: float32, shape (B, d, h, w).
+        place: where they lie in the network's input.
+    """
+
+    values: Tensor
+    place: Place
 
 
 def heat_maps(
     network: Any,
     volumes: Tensor,
-    kinds: Sequence[HeatMap],
+    kinds: Sequence[HeatMap] | None = None,
     *,
     target: Tensor | None = None,
     slices: Tensor | None = None,
-) -> tuple[Tensor, dict[HeatMap, Tensor]]:
-    """Return the logits and the chosen maps, each on its own grid and not yet scaled.
+) -> tuple[Tensor, dict[HeatMap, Map]]:
+    """Return the logits and the chosen maps.
 
     One forward pass serves all; only ``gradcam-stage1`` goes back through the network.
 
     Args:
         network: see `nlran.networks.create_network`, in evaluation mode.
         volumes: scans in [0, 1], float, shape (B, 1, D, H, W).
-        kinds: names of maps.
+        kinds: names of maps; None: all that the network has.
         target: class that cam and gradcam explain, int64, shape (B,); the likeliest if None.
         slices: for covnet, slices of each scan, int64, shape (B,).
 
     Returns:
-        Logits float32 (B, num_classes), and float32 (B, d, h, w) by name.
+        Logits float32 (B, num_classes), and the maps by name.
 
     Raises:
         ValueError: the network has no such map.
     """
     given = () if slices is None else (slices,)
-    back = "gradcam-stage1" in kinds
+    back = kinds is None or "gradcam-stage1" in kinds
     with torch.inference_mode(False), torch.set_grad_enabled(back):
         # a copy: what was made in inference mode cannot be differentiated
         features: Features = network.features(volumes.clone().requires_grad_(back), *given)
         known = available_maps(features)
+        kinds = known if kinds is None else kinds
         if odd := [kind for kind in kinds if kind not in known]:
             raise ValueError(f"this network has no map {odd[0]}; it has {', '.join(known)}")
         if not back:
-            features = features._replace(last=features.last.detach())
+            features = features._replace(last=features.last.detach().requires_grad_())
         with torch.enable_grad():
-            last = features.last if back else features.last.requires_grad_()
-            logits: Tensor = network.classify(last, *given)
+            logits: Tensor = network.classify(features.last, *given)
             chosen = logits.detach().argmax(1) if target is None else target
             logit = logits.gather(1, chosen[:, None])[:, 0]
-            maps = {k: _map(network, features, k, logit, chosen).detach().float() for k in kinds}
-    return logits.detach().float(), maps
+            maps = {kind: _map(network, features, kind, logit) for kind in kinds}
+    return logits.detach().float(), {
+        kind: Map(values.detach().float(), _place(features, kind)) for kind, values in maps.items()
+    }
 
 
-def _map(
-    network: nn.Module, features: Features, kind: HeatMap, logit: Tensor, target: Tensor
-) -> Tensor:
-    last, stage1, mask, trunk, non_local = features
+def _map(network: nn.Module, features: Features, kind: HeatMap, logit: Tensor) -> Tensor:
+    last, stage1, mask, trunk, non_local = features[:5]
     if kind == "cam":
-        head = network.head
-        assert isinstance(head, nn.Linear)
-        return class_activation(last.detach(), head.weight[target].to(last.dtype))
+        return class_activation(last, logit)
     if kind == "gradcam":
         return grad_cam(last, logit)
     if kind == "gradcam-stage1":
@@ -133,28 +144,31 @@ def _map(
     return mask.mean(1) if kind == "mask" else (mask * trunk).abs().mean(1)
 
 
-def to_input_grid(
-    maps: Tensor, size: Sequence[int], *, first: float = 0.0, scale: bool = True
-) -> Tensor:
+def _place(features: Features, kind: HeatMap) -> Place:
+    if kind in ("cam", "gradcam"):
+        return features.last_place
+    return features.non_local_place if kind == "nonlocal" else features.stage1_place
+
+
+def to_input_grid(heat: Map, size: Sequence[int], *, scale: bool = True) -> Tensor:
     """Return maps on the grid of the network's input, by linear interpolation.
 
-    Layers of stride s with symmetric padding centre their i-th output on input s * i (not on the
-    middle of a block of s), so that is where it is put. Beyond the last centre its value holds.
+    A value stands in the middle of what it sees, which for symmetric padding is stride times its
+    number (and not the middle of a block). Beyond the first and last centre their values hold.
 
     Args:
-        maps: float, shape (B, d, h, w).
+        heat: the maps.
         size: D, H, W of the input.
-        first: input position of the first output's centre, in voxels, on axes of stride above 1.
         scale: bring each scan's values to 0..1 (`scale_maps`).
 
     Returns:
-        float, shape (B, D, H, W).
+        float32, shape (B, D, H, W).
     """
-    for axis, length in enumerate(size, 1):
+    maps = heat.values
+    for axis, (length, stride, first) in enumerate(zip(size, *heat.place, strict=True), 1):
         count = maps.shape[axis]
-        stride = 2 ** round(math.log2(length / count))
-        start = first if stride > 1 else 0.0
-        place = ((torch.arange(length, device=maps.device) - start) / stride).clamp(0, count - 1)
+        place = (torch.arange(length, device=maps.device) - first) / stride
+        place = place.clamp(0, count - 1)
         low = place.floor().long()
         share = (place - low).view([-1 if a == axis else 1 for a in range(4)]).to(maps.dtype)
         high = (low + 1).clamp(max=count - 1)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import nibabel
 import numpy as np
+from papercommons.files import hash_files
 from papercommons.report import Result
 
-from nlran.judging import PACKAGE
-from nlran.predicting import find_inputs
+from nlran.content import scan_files
+from nlran.layouts import find_scan_files
+from nlran.saved import RESEARCH_USE
 from nlran.volumes import read_volume
 
 
@@ -24,7 +26,8 @@ def inspect_scans(places: Sequence[str], allow_gaps: bool = False) -> Result:
         DataError: a scan cannot be read.
     """
     rows, notes = [], []
-    for path in find_inputs(places):
+    scans = [path for path, _ in find_scan_files(places)]
+    for path in scans:
         volume = read_volume(path, allow_gaps=allow_gaps)
         sample = volume.array.ravel()[:: max(1, volume.array.size // 1_000_000)]
         low, middle, high = np.percentile(sample, (1, 50, 99))
@@ -46,10 +49,13 @@ def inspect_scans(places: Sequence[str], allow_gaps: bool = False) -> Result:
         )
         notes += [f"{path}: {note}" for note in volume.notes]
     return Result(
-        package=PACKAGE,
+        package="nlran",
         command="nlran-inspect",
         title=f"{len(rows)} scans",
         rows=rows,
         settings={"scans": list(places), "allow_gaps": allow_gaps},
+        limits=RESEARCH_USE,
+        data_hash=hash_files([file for path in scans for file in scan_files(path)]),
+        device="cpu",
         notes=notes,
     )

@@ -16,7 +16,13 @@ from papercommons.training import gather_predictions, make_trainer
 from torch import Tensor
 
 from nlran.data import CTData
-from nlran.evaluation import classification_report, confusion_rows, report_sections, result_rows
+from nlran.evaluation import (
+    classification_report,
+    confusion_rows,
+    per_class_rows,
+    report_sections,
+    result_rows,
+)
 from nlran.lightning import NLRANModule
 from nlran.options import ScanOptions
 from nlran.saved import RESEARCH_USE, load_network
@@ -78,21 +84,18 @@ def evaluate_network(
     preparation, classes = config["preparation"], config["classes"]
     own = asdict(preparation)
     units = own.pop("units")
+    wanted = asdict(scans) | {"classes": classes, "limit": None}
     ct = CTData(
         data,
-        **(asdict(scans) | {"classes": scans.classes or classes}),
+        **wanted,
         **own,
         split="none",
         batch_size=batch_size,
         seed=run.seed,
         augment=False,
         num_workers=run.num_workers,
-        cache=None,
+        complete=False,
     )
-    if list(ct.classes) != list(classes):
-        raise DataError(
-            f"{data}: has classes {', '.join(ct.classes)}; the network knows {', '.join(classes)}"
-        )
     if ct.units != units and not scans.mixed_units:
         raise DataError(
             f"{data}: scans are in {ct.units}, the network was trained on {units}; "
@@ -109,13 +112,15 @@ def evaluate_network(
         places = read_splits(table, ct.scans)[split]
         if not places:
             raise DataError(f"{table}: the {split} split is empty; choose another --split")
-    folder = None
+    places = [
+        place
+        for label in range(len(classes))
+        for place in [p for p in places if ct.scans.scans[p].label == label][: scans.limit]
+    ]
     settings: dict[str, Any] = {"data": data, "checkpoint": checkpoint, "split": split, "out": out}
     settings |= {**asdict(scans), "batch_size": batch_size, "specificity": specificity}
     settings |= run.settings()
-    if out is not None:
-        kept = {name: value for name, value in settings.items() if value is not None}
-        folder = prepare_out(out, kept, overwrite=run.overwrite)
+    folder = None if out is None else prepare_out(out, settings, overwrite=run.overwrite)
     device = describe_device(make_trainer(run).strategy.root_device)
     found = judge(NLRANModule(network, len(classes)), ct, places, run=run)
     result = Result(
@@ -123,7 +128,11 @@ def evaluate_network(
         command="nlran-eval",
         title=f"{config['model']} on {data}: {split} split, {len(found.target)} scans",
         rows=result_rows(found.numbers),
-        metrics={**found.numbers, "scans": len(found.target), "skipped_scans": len(ct.skipped)},
+        metrics={
+            **judgement_metrics(found, classes, specificity),
+            "scans": len(found.target),
+            "skipped_scans": len(ct.skipped),
+        },
         settings=settings,
         limits=LIMITS,
         data_hash=ct.data_hash,
@@ -132,6 +141,7 @@ def evaluate_network(
             RESEARCH_USE,
             *ct.scans.notes,
             *found.notes,
+            *class_notes(found, classes, specificity),
             *(f"left out: {path} ({why})" for path, why in ct.skipped),
         ],
     )
@@ -141,6 +151,46 @@ def evaluate_network(
         )
         write_judgement(folder, result, found, ct, sections)
     return result
+
+
+def judgement_metrics(
+    found: Judgement, classes: Sequence[str], specificity: float = 0.95
+) -> dict[str, Any]:
+    """Return every number of a judgement: with intervals, by class, and the confusions.
+
+    Args:
+        found: what the network says.
+        classes: names.
+        specificity: at which sensitivity is read off.
+    """
+    rows = per_class_rows(found.probabilities, found.target, classes, specificity=specificity)
+    table = confusion_rows(found.probabilities.argmax(1), found.target, classes)
+    return {**found.numbers, "per_class": rows, "confusion": table}
+
+
+def class_notes(found: Judgement, classes: Sequence[str], specificity: float = 0.95) -> list[str]:
+    """Return a line per class: what it was taken for, and a point of its ROC curve.
+
+    Args:
+        found: what the network says.
+        classes: names.
+        specificity: at which sensitivity is read off.
+    """
+    rows = per_class_rows(found.probabilities, found.target, classes, specificity=specificity)
+    table = confusion_rows(found.probabilities.argmax(1), found.target, classes)
+    lines = []
+    for row, counts in zip(rows, table, strict=True):
+        if row["scans"] == 0:
+            continue
+        taken = ", ".join(f"{counts[f'says {name}']} {name}" for name in classes)
+        line = f"{row['class']}: {row['scans']} scans, taken for {taken}"
+        if row["sensitivity"] is not None:
+            line += (
+                f"; sensitivity {row['sensitivity']:.3f} at {specificity:.0%} specificity (a point "
+                "of the ROC curve of these scans, not a threshold)"
+            )
+        lines.append(line)
+    return lines
 
 
 def judge(
@@ -191,6 +241,7 @@ def write_judgement(
                 f"p({name})": f"{float(p):.6f}"
                 for name, p in zip(data.classes, probabilities, strict=True)
             }
+            | {"use": RESEARCH_USE}
         )
     write_csv(folder / "predictions.csv", rows)
     answer = found.probabilities.argmax(1)

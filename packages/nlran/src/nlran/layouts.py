@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from nlran.volumes import is_picture, volume_kind
 
 DIAGNOSES = ("NCP", "CP", "Normal")
 _COVID_CT_MD = {"covid-19 subjects": "NCP", "cap subjects": "CP", "normal subjects": "Normal"}
+log = logging.getLogger("papercommons")
 _CANONICAL = {name.lower(): name for name in DIAGNOSES} | _COVID_CT_MD
 
 
@@ -142,6 +144,44 @@ def in_folders(root: Path, classes: Sequence[str] | None) -> Finding:
     return finding
 
 
+def find_scan_files(places: Sequence[str]) -> list[tuple[Path, str]]:
+    """Return the scans meant by files and folders, with their names for outputs and masks.
+
+    Args:
+        places: scans, or folders with scans at any depth; a folder of masks right in one of them is
+            passed over.
+
+    Returns:
+        Path and name of each scan, by place and path. The name is relative to the place, with
+        forward slashes; of a place that is a scan it is its own.
+
+    Raises:
+        DataError: a place does not exist or holds no scan, or links lead out of it.
+    """
+    found: list[tuple[Path, str]] = []
+    for place in map(Path, places):
+        if not place.exists():
+            raise DataError(f"{place}: no such file or folder")
+        if place.is_file() or _kind(place, place):
+            named = place.resolve() if place.name in ("", "..") else place
+            found.append((place, named.name))
+            continue
+        paths = [path for path, _ in _scans_below(place, place, Counter(), {place.resolve()})]
+        below = [(path, path.relative_to(place)) for path in paths]
+        scans = [
+            (path, name.as_posix()) for path, name in below if name.parts[0].lower() != "masks"
+        ]
+        if not scans:
+            raise DataError(
+                f"{place}: no scans in it; expected NIfTI, MetaImage or NumPy files, or folders of "
+                "DICOM files or of png or jpg slices"
+            )
+        if len(scans) < len(below):
+            log.warning("%s: its folder of masks is passed over", place)
+        found += scans
+    return found
+
+
 def _class_folders(
     place: Path, root: Path, classes: Sequence[str] | None, finding: Finding
 ) -> list[Path]:
@@ -163,7 +203,7 @@ def _class_folders(
         if len(known) > 1 and odd:
             raise DataError(
                 f"{place}: unknown class folder {odd[0]!r} (seen: {', '.join(found)}); pass "
-                f"--classes {' '.join(known)} to leave it out, or name it among the classes"
+                f"--classes {','.join(known)} to leave it out, or name it among the classes"
             )
         return list(found.values())
     if left_out := [folder.name for name, folder in found.items() if name not in classes]:
@@ -178,7 +218,7 @@ def _in_class(folder: Path, root: Path, split: str | None, spare: Counter[str]) 
             "own; single 2-D slices cannot be used, nlran needs volumes"
         )
     label, empty = canonical(folder.name), True
-    for path, kind in _scans_below(folder, root, spare):
+    for path, kind in _scans_below(folder, root, spare, {folder.resolve()}):
         name, inner = path.relative_to(root).as_posix(), path.relative_to(folder).parts
         nested = len(inner) > 1 or folder.name.lower() in _COVID_CT_MD
         yield Found(name, label, f"{label}/{inner[0]}" if nested else name, split, kind=kind)
@@ -190,15 +230,23 @@ def _in_class(folder: Path, root: Path, split: str | None, spare: Counter[str]) 
         )
 
 
-def _scans_below(folder: Path, root: Path, spare: Counter[str]) -> Iterator[tuple[Path, str]]:
+def _scans_below(
+    folder: Path, root: Path, spare: Counter[str], visited: set[Path]
+) -> Iterator[tuple[Path, str]]:
+    """Give the scans in a folder; a folder that is reached again by a link is not entered."""
     entries = _entries(folder, root)
-    data = {path.with_suffix(suffix) for path in entries for suffix in companions(path)}
+    data = {file for path in entries for file in companions(path)}
     for path in entries:
+        if path.is_dir():
+            if (real := path.resolve()) in visited:
+                spare["folder reached twice"] += 1
+                continue
+            visited.add(real)
         if kind := _kind(path, root):
             yield path, kind
             spare["folder in a scan"] += len(_subfolders(path, root))
         elif path.is_dir():
-            yield from _scans_below(path, root, spare)
+            yield from _scans_below(path, root, spare, visited)
         elif path not in data:
             spare[path.suffix.lower() or "without suffix"] += 1
 
@@ -240,7 +288,12 @@ def _recognise(top: Path, finding: Finding) -> None:
     owners = defaultdict(set)
     for scan in finding.scans:
         owners[scan.patient.rpartition("/")[2]].add(scan.label)
-    if shared := [name for name, labels in owners.items() if len(labels) > 1]:
+    shared = [name for name, labels in owners.items() if len(labels) > 1]
+    if finding.layout.startswith("CC-CCII"):  # whose ids are unique
+        for place, scan in enumerate(finding.scans):
+            if (patient := scan.patient.rpartition("/")[2]) in shared:
+                finding.scans[place] = scan._replace(patient=patient)
+    elif shared:
         finding.notes.append(
             f"{len(shared)} names stand under two classes (e.g. {shared[0]}) and are taken for "
             "different patients; if they are not, give patient_id in a --manifest"

@@ -90,7 +90,8 @@ class NLRANModule(LightningModule):
         self.class_weights: Tensor | None
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.train_loss, self.train_accuracy = MeanMetric(), MeanMetric()
+        self.train_loss = MeanMetric(nan_strategy="disable")  # a loss that is not finite must show
+        self.train_accuracy = MeanMetric()
         self.seen_logits = CatMetric(nan_strategy="disable")
         self.seen_target = CatMetric(nan_strategy="disable")
 
@@ -116,8 +117,14 @@ class NLRANModule(LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means."""
-        self.log("train/loss", self.train_loss.compute())
+        """Log the epoch's means; a loss that is not finite ends the run."""
+        loss = self.train_loss.compute()
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"training diverged: the mean loss of epoch {self.current_epoch + 1} is not "
+                "finite; take a smaller --lr, or --precision 32-true"
+            )
+        self.log("train/loss", loss)
         self.log("train/accuracy", self.train_accuracy.compute())
         self.train_loss.reset()
         self.train_accuracy.reset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from math import isnan, nan
 from pathlib import Path
 from statistics import fmean
@@ -12,23 +13,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from papercommons.cli import DeviceOptions, track
+from papercommons.cli import ComputeOptions, track
 from papercommons.errors import DataError, reason
-from papercommons.files import prepare_out, write_csv
+from papercommons.files import hash_files, prepare_out, write_csv
 from papercommons.report import PALETTE, Result, Section, describe_device, figure_png, write_report
-from papercommons.training import make_trainer
 
-from nlran.explaining import Explained, explain_scan
+from nlran.content import scan_files
+from nlran.explaining import Explained, check_lung_mask, explain_scan, lung_mask_of
 from nlran.judging import PACKAGE
-from nlran.localization import (
-    SCORES,
-    centre_of_lung_map,
-    localization,
-    random_map,
-    slice_auc,
-)
+from nlran.layouts import find_scan_files
+from nlran.localization import SCORES, centre_of_lung_map, localization, random_map, slice_auc
+from nlran.masks import bare_name, find_mask
+from nlran.options import ReadingOptions
+from nlran.pictures import slice_names
+from nlran.predicting import open_device
 from nlran.prepare import lung_mask, read_mask, to_scan_grid
-from nlran.sanity import deletion_insertion, randomized, rank_correlation
+from nlran.sanity import deletion_insertion, rank_correlation, untrained_like
 from nlran.saved import RESEARCH_USE, load_network
 from nlran.volumes import Volume
 
@@ -43,80 +43,93 @@ SANITY = ("like untrained", "deletion", "insertion")
 
 
 def explain_scans(
-    scans: Sequence[Path],
-    names: Sequence[str],
+    places: Sequence[str],
     checkpoint: str,
     masks: str | None,
     slices: str | None,
     out: str | None,
-    *,
     steps: int,
-    skip_bad: bool,
-    run: DeviceOptions,
+    reading: ReadingOptions,
+    run: ComputeOptions,
 ) -> Result:
     """Score every map of a network on some scans and return the table.
 
     Args:
-        scans: files and folders.
-        names: short name of each, as masks and slice labels use it.
+        places: scans, or folders of scans.
         checkpoint: folder of a run, or of a saved network.
-        masks: folder of lesion masks, NAME.* of any format that scans have.
-        slices: JSON file: name of a scan -> numbers of its infected slices along the file's third
-            axis (or ``{"infected_slices_k": [...]}``).
+        masks: folder of lesion masks, see `nlran.masks.find_mask`.
+        slices: see `read_slice_labels`.
         out: folder for result.json, scores.csv and report.html; None writes nothing.
         steps: of the deletion and insertion curves; 0 leaves these out.
-        skip_bad: leave out scans that cannot be used.
+        reading: how scans are read.
         run: where and how to compute.
 
     Raises:
         DataError: no scan can be used, or a file is not as described.
     """
     network, config = load_network(checkpoint)
-    labels = {} if slices is None else read_slice_labels(slices)
-    found_masks = {} if masks is None else _find_masks(Path(masks), names)
+    scans = find_scan_files(places)
+    check_lung_mask(reading, len(scans))
+    labels = {} if slices is None else _labels_of_scans(slices, [name for _, name in scans])
+    lesions = {name: None if masks is None else find_mask(masks, name) for _, name in scans}
+    if masks is not None and not any(lesions.values()):
+        raise DataError(f"{masks}: no mask is named like a scan, such as {scans[0][1]}")
     settings: dict[str, Any] = {
-        "scans": [str(s) for s in scans],
+        "scans": list(places),
         "checkpoint": checkpoint,
         "masks": masks,
+        "slices": slices,
     }
-    settings |= {"slices": slices, "out": out, "steps": steps, "skip_bad": skip_bad}
-    settings |= run.settings()
-    folder = None
-    if out is not None:
-        kept = {name: value for name, value in settings.items() if value is not None}
-        folder = prepare_out(out, kept, overwrite=run.overwrite)
-    device = make_trainer(run).strategy.root_device
+    settings |= {"out": out, "steps": steps, **asdict(reading), **run.settings()}
+    folder = None if out is None else prepare_out(out, settings, overwrite=run.overwrite)
+    device, autocast = open_device(run)
     network.to(device)
-    untrained = randomized(network, run.seed)
+    untrained = untrained_like(config, seed=run.seed).to(device)
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
-    for number, (scan, name) in enumerate(track(list(zip(scans, names, strict=True)), "scans")):
+    for number, (scan, name) in enumerate(track(scans, "scans")):
+        mask = lung_mask_of(name, reading)
         try:
-            found = explain_scan(network, scan, config["preparation"], device=device)
-            mask = None
-            if name in found_masks:
-                mask = read_mask(found_masks[name], found.volume)
+            found, other = (
+                explain_scan(
+                    net,
+                    scan,
+                    config["preparation"],
+                    device=device,
+                    autocast=autocast(),
+                    reading=reading,
+                    mask=mask,
+                )
+                for net in (network, untrained)
+            )
+            lesion_file = lesions[name]
+            lesion = None
+            if lesion_file is not None:
+                lesion = read_mask(lesion_file, found.volume, may_be_empty=True)
         except DataError as error:
-            if not skip_bad:
+            if not reading.skip_bad:
                 raise
             log.warning("left out: %s", error)
             bad.append(str(error))
             continue
         infected = None
         if name in labels:
-            infected = _slices_in_array_order(labels[name], found.volume, name)
-        rows += _score_scan(
-            network, untrained, found, scan, config, mask, infected, steps, run.seed + number
-        )
+            infected = infected_slices(labels[name], found.volume, name)
+        scores = _score_scan(found, other, lesion, infected, run.seed + number)
+        if steps and config["preparation"].size[0]:
+            for row in scores[:-1]:
+                row |= _rests_on(network, found, row["map"], steps, run.seed + number)
+        rows += [{"scan": name} | row for row in scores]
     if not rows:
         raise DataError(f"no scan could be used; {bad[0]}")
     table = _means(rows)
     scored = len({row["scan"] for row in rows})
+    with_lesions = sum(path is not None for path in lesions.values())
     result = Result(
         package=PACKAGE,
         command="nlran-explain",
         title=f"Heat maps of {config['model']} on {scored} scans, "
-        f"{len(found_masks)} with lesion masks, {len(labels)} with slice labels",
+        f"{with_lesions} with lesion masks, {len(labels)} with slice labels",
         rows=table,
         metrics={
             f"{row['map']}: {key}": value
@@ -126,11 +139,12 @@ def explain_scans(
         },
         settings=settings,
         limits=LIMITS,
+        data_hash=hash_files([file for scan, _ in scans for file in scan_files(scan)]),
         device=describe_device(device),
         notes=[
             RESEARCH_USE,
-            "like untrained: rank correlation with the same network's map before training; near 1 "
-            "means that the map shows the scan rather than what was learnt",
+            "like untrained: rank correlation with the map of a new network of the same kind; near "
+            "1 means that the map shows the scan rather than what was learnt",
             *(f"left out: {line}" for line in bad),
         ],
     )
@@ -143,48 +157,41 @@ def explain_scans(
 
 
 def _score_scan(
-    network: Any,
-    untrained: Any,
     found: Explained,
-    scan: Path,
-    config: Mapping[str, Any],
-    mask: np.ndarray | None,
+    other: Explained,
+    lesion: np.ndarray | None,
     infected: np.ndarray | None,
-    steps: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Return one row per map."""
+    """Return one row per map, the random one and, last, the middle of the lungs."""
     volume = found.volume
-    shape = found.grid.grid_shape
     maps: dict[str, np.ndarray] = {kind: heat for kind, heat in found.maps.items()}
-    maps["random"] = random_map(shape, seed)
-    other = explain_scan(
-        untrained, scan, config["preparation"], list(found.maps), device=found.inputs.device
-    )
-    answer = int(found.logits.argmax())
-    depth = centre_of_lung_map(
-        lung_mask(volume.array, volume.spacing, volume.units), volume.spacing
-    )
+    maps["random"] = random_map(found.grid.grid_shape, seed)
+    on_scan = {name: to_scan_grid(heat, found.grid) for name, heat in maps.items()}
+    lungs = lung_mask(volume.array, volume.spacing, volume.units)
+    on_scan["centre of lung"] = centre_of_lung_map(lungs, volume.spacing)
     rows = []
-    for name, heat in (*maps.items(), ("centre of lung", None)):
-        row: dict[str, Any] = {"scan": str(scan), "map": name}
-        on_scan = depth if heat is None else to_scan_grid(heat, found.grid)
-        if mask is not None:
-            row |= localization(on_scan, mask)
+    for name, heat in on_scan.items():
+        row: dict[str, Any] = {"map": name}
+        if lesion is not None:
+            row |= localization(heat, lesion)
         if infected is not None:
-            row["slice_auc"] = slice_auc(on_scan, infected)
-        if name in other.maps:
-            row[SANITY[0]] = rank_correlation(
-                torch.from_numpy(maps[name]),
-                torch.from_numpy(other.maps[name]),  # type: ignore[index]
-            )
-        if steps and heat is not None and config["preparation"].size[0]:
-            deleted, inserted = deletion_insertion(
-                network, found.inputs, torch.from_numpy(heat), answer, steps=steps
-            )
-            row |= {SANITY[1]: deleted, SANITY[2]: inserted}
+            row["slice_auc"] = slice_auc(heat, infected)
+        for kind, of_untrained in other.maps.items():
+            if kind == name:
+                both = torch.from_numpy(maps[name]), torch.from_numpy(of_untrained)
+                row[SANITY[0]] = rank_correlation(*both)
         rows.append(row)
     return rows
+
+
+def _rests_on(network: Any, found: Explained, name: str, steps: int, seed: int) -> dict[str, float]:
+    """Return the areas under the deletion and insertion curves of a map."""
+    maps: dict[str, np.ndarray] = {kind: heat for kind, heat in found.maps.items()}
+    heat = maps[name] if name in maps else random_map(found.grid.grid_shape, seed)
+    answer = int(found.logits.argmax())
+    areas = deletion_insertion(network, found.inputs, torch.from_numpy(heat), answer, steps=steps)
+    return dict(zip(SANITY[1:], areas, strict=True))
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -205,8 +212,8 @@ def read_slice_labels(path: str | Path) -> dict[str, list[int]]:
     """Return infected slices by name of the scan.
 
     Args:
-        path: JSON: name -> list of numbers, or -> ``{"infected_slices_k": list}``; scans without
-            a list have no labels.
+        path: JSON: name of a scan, without its ending -> numbers of its axial slices in its file,
+            from 0, or -> ``{"infected_slices_k": list}``; scans without a list have no labels.
 
     Raises:
         DataError: missing, no JSON, or not as described.
@@ -230,28 +237,36 @@ def read_slice_labels(path: str | Path) -> dict[str, list[int]]:
     return labels
 
 
-def _slices_in_array_order(listed: Sequence[int], volume: Volume, name: str) -> np.ndarray:
-    """Return bool (D,) for numbers along the axis of the file that became D."""
-    depth = volume.array.shape[0]
-    if listed and max(listed) >= depth:
-        raise DataError(f"{name}: infected slice {max(listed)}, but the scan has {depth} slices")
-    infected = np.zeros(depth, dtype=bool)
-    infected[list(listed)] = True
-    return infected[::-1].copy() if volume.order[0][1] else infected
-
-
-def _find_masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    from nlran.predicting import name_outputs
-    from nlran.volumes import volume_kind
-
-    below = [p for p in sorted(folder.rglob("*")) if volume_kind(p) is not None]
-    by_name = {name_outputs([path])[0]: path for path in below}
-    found = {name: by_name[name] for name in names if name in by_name}
+def _labels_of_scans(path: str, relatives: Sequence[str]) -> dict[str, list[int]]:
+    """Return the labels of the scans that have some, by relative name."""
+    by_name = read_slice_labels(path)
+    bare = {relative: bare_name(relative.rpartition("/")[2]) for relative in relatives}
+    found = {relative: by_name[name] for relative, name in bare.items() if name in by_name}
     if not found:
-        raise DataError(
-            f"{folder}: no mask is named like a scan (scans: {', '.join(names[:3])}, ...)"
-        )
+        raise DataError(f"{path}: names none of the scans, such as {next(iter(bare.values()))}")
+    twice = [name for name in bare.values() if list(bare.values()).count(name) > 1]
+    if any(bare[relative] in twice for relative in found):
+        raise DataError(f"{path}: {twice[0]} means several scans; explain them one by one")
     return found
+
+
+def infected_slices(listed: Sequence[int], volume: Volume, name: str) -> np.ndarray:
+    """Return which slices of the array are infected, bool, shape (D,).
+
+    Args:
+        listed: numbers of axial slices in the scan's own file, from 0.
+        volume: the scan.
+        name: of the scan, for the message.
+
+    Raises:
+        DataError: a number is beyond the scan.
+    """
+    numbers = slice_names(volume)
+    if listed and max(listed) >= len(numbers):
+        raise DataError(
+            f"{name}: infected slice {max(listed)}, but the scan has {len(numbers)} slices"
+        )
+    return np.isin(numbers, list(listed))
 
 
 def _section(table: Sequence[Mapping[str, Any]]) -> Section:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nlran.attention import AttentionModule3d, CBAM3d, ResidualUnit3d
-from nlran.features import Features
+from nlran.features import Features, Place
 from nlran.non_local import Form, NonLocalBlock3d
 from nlran.normalization import Norm, norm_layer
 
@@ -181,7 +181,24 @@ class NLRAN(nn.Module):
                     non_local = x
                 x = block(x)
             stage1 = x if stage1 is None else stage1
-        return Features(F.relu(self.norm(x)), stage1, mask, trunk, non_local)
+        last = F.relu(self.norm(x))
+        return Features(last, stage1, mask, trunk, non_local, *self._places())
+
+    def _places(self) -> tuple[Place, Place, Place]:
+        """Return where the last stage, the first, and the keys of the first non-local block lie."""
+        pool = 2 if self.config["stem_pool"] else 1
+
+        def after(stage: int) -> tuple[float, float, float]:
+            depth, height, width = (
+                float(s * pool * 2 ** (stage - 1)) for s in self.config["stem_stride"]
+            )
+            return depth, height, width
+
+        keys = Place(after(min(self.config["non_local_after"], default=1)))
+        if self.config["subsample"]:  # unpadded pairs in H and W
+            depth, height, width = keys.stride
+            keys = Place((depth, 2 * height, 2 * width), (0.0, height / 2, width / 2))
+        return Place(after(len(self.stages))), Place(after(1)), keys
 
     def classify(self, last: Tensor) -> Tensor:
         """Return the logits, shape (B, num_classes), of the last feature map (B, C, d, h, w)."""

@@ -14,7 +14,8 @@ def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
     """Return what makes a normalisation layer for a number of channels.
 
     Args:
-        norm: ``batch``, or ``group`` (at most 8 groups, of 4 channels or more) for batches of one or two scans.
+        norm: ``batch``, or ``group`` (at most 8 groups, of 4 channels or more) for batches of one
+            or two scans.
 
     Raises:
         ValueError: another name.

@@ -8,7 +8,7 @@ from typing import Literal
 
 from papercommons.errors import DataError
 
-from nlran.networks import check_name
+from nlran.networks import VARIED, check_name
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,54 @@ class ScanOptions:
 
 
 @dataclass(frozen=True)
+class ReadingOptions:
+    """Reading scans.
+
+    Attributes:
+        skip_bad: leave out scans that cannot be used (they are named) instead of stopping.
+        allow_gaps: fill in slices missing from a DICOM series instead of refusing it.
+        mixed_units: take 8-bit scans though the network was trained on HU, and the reverse.
+        lung_mask: for a network trained with a folder of masks: such a folder, or one mask file.
+    """
+
+    skip_bad: bool = False
+    allow_gaps: bool = False
+    mixed_units: bool = False
+    lung_mask: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.lung_mask is not None and not Path(self.lung_mask).exists():
+            raise DataError(f"{self.lung_mask}: no such file or folder; --lung-mask takes one")
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """Heat maps.
+
+    Attributes:
+        heatmap: which one is written; mask-trunk if not given, gradcam for networks without a mask.
+        explain_class: class that cam and gradcam explain; the likeliest if not given.
+        overlay: none writes no PNG files (the pages have the pictures all the same).
+        controls: show all other maps of the network beside the chosen one.
+    """
+
+    heatmap: (
+        Literal["mask-trunk", "mask", "trunk", "cam", "gradcam", "gradcam-stage1", "nonlocal"]
+        | None
+    ) = None
+    explain_class: str | None = None
+    overlay: Literal["png", "none"] = "png"
+    controls: bool = True
+
+
+@dataclass(frozen=True)
 class PreparationOptions:
     """What the network sees.
 
     Attributes:
         size: depth, height, width of its input, each >= 16; the preset's if not given. Depth 0
-            keeps every slice (covnet).
+            keeps every slice (covnet only, and its default).
+        max_slices: with depth 0: resample longer scans to so many slices.
         resample: size stretches a scan to it; spacing resamples to --spacing, then crops or pads.
         spacing: millimetres in depth, height, width.
         window: HU that become 0 and 1.
@@ -54,6 +96,7 @@ class PreparationOptions:
     """
 
     size: list[int] | None = None
+    max_slices: int | None = None
     resample: Literal["size", "spacing"] = "size"
     spacing: list[float] = field(default_factory=lambda: [5.0, 2.5, 2.5])
     window: list[float] = field(default_factory=lambda: [-1000.0, 400.0])
@@ -120,6 +163,10 @@ class NetworkOptions:
             given.
         form: of the non-local block.
         subsample: give the non-local block a quarter of the keys.
+        residual: attention residual learning, (1 + mask) * trunk; else mask * trunk.
+        decoder_sum: the mask branch adds encoder features, as the 2-D reference does.
+        pretrained: begin with published weights (resnet3d: Kinetics; covnet: ImageNet); they are
+            downloaded.
         stem_stride: of the first convolution in depth, height, width; 1,2,2 suits thick slices.
     """
 
@@ -129,15 +176,26 @@ class NetworkOptions:
     dropout: float | None = None
     non_local_after: list[int] | None = None
     form: Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"] | None = None
-    subsample: bool = False
+    subsample: bool | None = None
+    residual: bool | None = None
+    decoder_sum: bool | None = None
     stem_stride: list[int] | None = None
+    pretrained: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.model)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must be in [0, 1), got {self.dropout}")
+        if self.stem_stride is not None and (
+            len(self.stem_stride) != 3 or min(self.stem_stride) < 1
+        ):
+            raise ValueError(f"--stem-stride must be 3 numbers >= 1, got {self.stem_stride}")
+        if any(not 1 <= stage <= 4 for stage in self.non_local_after or ()):
+            raise ValueError(f"--non-local-after must name stages 1 to 4: {self.non_local_after}")
+        if self.pretrained and self.model not in ("resnet3d", "covnet"):
+            raise ValueError(f"--pretrained: no published weights for {self.model}")
         own = self.arguments()
-        if own and self.model not in ("nlran", "ran3d", "nlresnet3d", "plain3d", "cbam3d"):
+        if own and self.model not in VARIED:
             raise ValueError(
                 f"--{next(iter(own)).replace('_', '-')} is an option of nlran and its ablations, "
                 f"not of {self.model}"
@@ -150,7 +208,9 @@ class NetworkOptions:
             "dropout": self.dropout,
             "non_local_after": self.non_local_after,
             "form": self.form,
-            "subsample": self.subsample or None,
+            "subsample": self.subsample,
+            "residual": self.residual,
+            "decoder_sum": self.decoder_sum,
             "stem_stride": self.stem_stride,
         }
         return {name: value for name, value in named.items() if value is not None}

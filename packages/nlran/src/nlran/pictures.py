@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from papercommons.report import figure_png
 
+from nlran.saved import RESEARCH_USE
+from nlran.volumes import Volume
+
 
 def most_active_slices(heat: np.ndarray, count: int) -> list[int]:
     """Return the slices with the highest mean heat, at least a sixteenth of the scan apart.
@@ -30,50 +33,65 @@ def most_active_slices(heat: np.ndarray, count: int) -> list[int]:
     return sorted(chosen)
 
 
-def scan_png(
-    array: np.ndarray,
-    heat: np.ndarray,
-    spacing: Sequence[float],
-    window: tuple[float, float],
-    *,
-    axial: int = 4,
-) -> bytes:
+def slice_names(volume: Volume) -> list[int]:
+    """Return the number of each axial slice in the scan's own file, from 0.
+
+    Args:
+        volume: the scan.
+    """
+    numbers = list(range(len(volume.array)))
+    return numbers[::-1] if volume.order[0][1] else numbers
+
+
+def planes(
+    heat: np.ndarray, names: Sequence[int], *, axial: int = 4
+) -> list[tuple[str, Any, tuple[int, int]]]:
+    """Return what `scan_png` shows: title, index that cuts the plane out, and its two axes.
+
+    Args:
+        heat: float, shape (D, H, W).
+        names: of the axial slices.
+        axial: number of axial slices.
+    """
+    _, row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    shown: list[tuple[str, Any, tuple[int, int]]] = [
+        (f"slice {names[number]}", np.s_[number], (1, 2))
+        for number in most_active_slices(heat, axial)
+    ]
+    shown.append(("coronal", np.s_[::-1, row], (0, 2)))  # the head is up
+    shown.append(("sagittal", np.s_[::-1, :, column], (0, 1)))
+    return shown
+
+
+def scan_png(volume: Volume, heat: np.ndarray, window: tuple[float, float]) -> bytes:
     """Return a PNG: the most active axial slices and the coronal and sagittal plane of the peak.
 
     The upper row shows the scan alone, the lower one the heat map on it. As radiologists hang
     films: the patient's right is on the left; in sagittal planes anterior is on the left.
 
     Args:
-        array: the scan, shape (D, H, W) as `nlran.volumes.Volume` orders it.
-        heat: float in [0, 1], the same shape.
-        spacing: mm along D, H, W.
+        volume: the scan.
+        heat: float in [0, 1], shape (D, H, W) of the scan.
         window: values shown as black and white.
-        axial: number of axial slices.
     """
-    _, row, column = np.unravel_index(int(heat.argmax()), heat.shape)
-    depth, height, width = spacing
-    planes: list[tuple[str, Any, float]] = [
-        (f"slice {number}", np.s_[number], height / width)
-        for number in most_active_slices(heat, axial)
-    ]
-    planes.append((f"coronal {row}", np.s_[::-1, row], depth / width))
-    planes.append((f"sagittal {column}", np.s_[::-1, :, column], depth / height))
+    shown = planes(heat, slice_names(volume))
 
     def draw(figure: Any) -> None:
-        places = figure.subplots(2, len(planes), squeeze=False)
-        for column_of, (title, plane, aspect) in zip(places.T, planes, strict=True):
-            for place, overlaid in zip(column_of, (False, True), strict=True):
+        places = figure.subplots(2, len(shown), squeeze=False)
+        for column, (title, plane, (rows, columns)) in zip(places.T, shown, strict=True):
+            aspect = volume.spacing[rows] / volume.spacing[columns]
+            for place, overlaid in zip(column, (False, True), strict=True):
                 place.axis("off")
-                _show(place, array[plane], heat[plane] if overlaid else None, window, aspect)
-            column_of[0].set_title(title, fontsize=9, loc="center")
+                _show(place, volume.array[plane], heat[plane] if overlaid else None, window, aspect)
+            column[0].set_title(title, fontsize=9, loc="center")
+        figure.supxlabel(RESEARCH_USE, fontsize=7, color="#64748b")
 
-    return figure_png(draw, width=2.1 * len(planes), height=4.4)
+    return figure_png(draw, width=2.1 * len(shown), height=4.5)
 
 
 def maps_png(
-    array: np.ndarray,
+    volume: Volume,
     maps: Mapping[str, np.ndarray],
-    spacing: Sequence[float],
     window: tuple[float, float],
     *,
     slice_number: int,
@@ -81,11 +99,10 @@ def maps_png(
     """Return a PNG of one axial slice under several heat maps, for comparison.
 
     Args:
-        array: the scan, shape (D, H, W).
+        volume: the scan.
         maps: slices of heat by name, float in [0, 1], shape (H, W).
-        spacing: mm along D, H, W.
         window: values shown as black and white.
-        slice_number: which slice.
+        slice_number: which slice of the array.
     """
 
     def draw(figure: Any) -> None:
@@ -93,7 +110,8 @@ def maps_png(
         shown = [("scan", None), *maps.items()]
         for place, (name, heat) in zip(places, shown, strict=True):
             place.axis("off")
-            _show(place, array[slice_number], heat, window, spacing[1] / spacing[2])
+            aspect = volume.spacing[1] / volume.spacing[2]
+            _show(place, volume.array[slice_number], heat, window, aspect)
             place.set_title(name, fontsize=9, loc="center")
 
     return figure_png(draw, width=1.7 * (len(maps) + 1), height=2.1)

@@ -5,26 +5,31 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
-from papercommons.cli import DeviceOptions, track
+from papercommons.cli import ComputeOptions, DeviceOptions, track
 from papercommons.errors import DataError
 from papercommons.files import atomic_path, hash_files, prepare_out, write_csv, write_json
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import make_trainer
 
-from nlran.explaining import Explained, explain_scan
+from nlran.content import scan_files
+from nlran.explaining import Explained, check_lung_mask, explain_scan, lung_mask_of
 from nlran.heatmaps import HEAT_MAPS, HeatMap, available_maps
 from nlran.judging import PACKAGE
-from nlran.pictures import maps_png, most_active_slices, scan_png
+from nlran.layouts import find_scan_files
+from nlran.masks import bare_name
+from nlran.options import MapOptions, ReadingOptions
+from nlran.pictures import maps_png, most_active_slices, scan_png, slice_names
 from nlran.prepare import GridMap, to_scan_grid
 from nlran.saved import RESEARCH_USE, load_network
-from nlran.volumes import Volume, volume_kind
+from nlran.volumes import Volume
 
 log = logging.getLogger("papercommons")
 
@@ -33,59 +38,6 @@ LIMITS = (
     "another disease or of no chest at all. The heat map shows where features respond; it does not "
     "prove what the answer rests on: see it beside its controls."
 )
-
-
-def find_inputs(places: Sequence[str]) -> list[Path]:
-    """Return the scans meant: files and folders that are scans, and all scans below other folders.
-
-    Args:
-        places: files and folders.
-
-    Raises:
-        DataError: one does not exist, or no scan is found in it.
-    """
-    found: list[Path] = []
-    for place in map(Path, places):
-        if not place.exists():
-            raise DataError(f"{place}: no such file or folder")
-        if place.is_file() or volume_kind(place) is not None:
-            found.append(place)
-            continue
-        below: list[Path] = []
-        for folder, folders, files in os.walk(place):
-            here = Path(folder)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            scans = [here / name for name in folders if volume_kind(here / name) is not None]
-            folders[:] = [name for name in folders if here / name not in scans]
-            scans += [here / n for n in files if n[0] != "." and volume_kind(here / n) is not None]
-            below += scans
-        if not below:
-            raise DataError(
-                f"{place}: no scans in it; expected NIfTI, MetaImage or NumPy files, or folders of "
-                "DICOM files or of png or jpg slices"
-            )
-        found += sorted(below)
-    return found
-
-
-def name_outputs(scans: Sequence[Path]) -> list[str]:
-    """Return a short, unique name for the outputs of each scan.
-
-    Args:
-        scans: files and folders.
-    """
-    names: list[str] = []
-    for scan in scans:
-        name = scan.name
-        for suffix in (".gz", ".nii", ".mha", ".mhd", ".nrrd", ".npy", ".npz", ".dcm", ".hdr"):
-            name = name.removesuffix(suffix)
-        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in name) or "scan"
-        while name in names:
-            name = f"{'_'.join(p for p in scan.parts[-2:-1])}_{name}_{len(names) + 1}"
-        names.append(name)
-    return names
-
-
 _LONG = ("path", "page", "heat map", "notes", "use")  # only in predictions.csv
 
 
@@ -93,17 +45,10 @@ def predict_scans(
     places: Sequence[str],
     checkpoint: str,
     out: str,
-    kind: HeatMap | None,
-    explain_class: str | None,
-    *,
-    overlay: bool,
-    controls: bool,
-    skip_bad: bool,
-    allow_gaps: bool,
-    mixed_units: bool,
-    lung_mask: str | None,
+    maps: MapOptions,
+    reading: ReadingOptions,
     resume: bool,
-    run: DeviceOptions,
+    run: ComputeOptions,
 ) -> Result:
     """Write predictions.csv and, for each scan, a heat map, a picture and a page.
 
@@ -111,97 +56,115 @@ def predict_scans(
         places: scans, or folders of scans.
         checkpoint: folder of a run, or of a saved network.
         out: folder.
-        kind: of heat map; None: mask-trunk, or gradcam for a network without a mask.
-        explain_class: class that cam and gradcam explain; the likeliest if None.
-        overlay: write the pictures as PNG files too.
-        controls: show the other maps beside the chosen one.
-        skip_bad: leave out scans that cannot be used.
-        allow_gaps: see `read_volume`.
-        mixed_units: take scans in other units than the network's.
-        lung_mask: mask of the one scan, for a network trained with a folder of masks.
-        resume: go on with an interrupted run; scans that are done are kept.
+        maps: which heat maps, and how they are shown.
+        reading: how scans are read.
+        resume: go on with an interrupted run; scans that are done and unchanged are kept.
         run: where and how to compute.
 
     Raises:
         DataError: see `explain_scan`; no scan could be used; an unknown class.
+        ValueError: the network has no such map.
     """
     network, config = load_network(checkpoint)
-    preparation, classes = config["preparation"], config["classes"]
+    classes = config["classes"]
     target = None
-    if explain_class is not None:
-        if explain_class not in classes:
-            raise DataError(f"--explain-class {explain_class}: there are {', '.join(classes)}")
-        target = classes.index(explain_class)
-    scans = find_inputs(places)
-    settings: dict[str, Any] = {
-        "scans": list(places),
-        "checkpoint": checkpoint,
-        "out": out,
-        "heatmap": kind,
-    }
-    settings |= {"explain_class": explain_class, "overlay": overlay, "controls": controls}
-    settings |= {"skip_bad": skip_bad, "allow_gaps": allow_gaps, "mixed_units": mixed_units}
-    settings |= {"lung_mask": lung_mask, **run.settings()}
-    kept = {name: value for name, value in settings.items() if value is not None}
-    folder = prepare_out(out, kept, resume="last" if resume else None, overwrite=run.overwrite)
-    trainer = make_trainer(run)
-    device = trainer.strategy.root_device
+    if maps.explain_class is not None:
+        if maps.explain_class not in classes:
+            raise DataError(f"--explain-class {maps.explain_class}: there are {', '.join(classes)}")
+        target = classes.index(maps.explain_class)
+    scans = find_scan_files(places)
+    check_lung_mask(reading, len(scans))
+    settings = {"scans": list(places), "checkpoint": checkpoint, "out": out}
+    settings |= {**asdict(maps), **asdict(reading), **run.settings()}
+    device, autocast = open_device(run)
     network.to(device)
-    probe = torch.zeros(1, 1, *(size or 16 for size in preparation.size), device=device)
-    with torch.no_grad():
-        known = available_maps(network.features(probe))
-    kind = kind or ("mask-trunk" if "mask-trunk" in known else "gradcam")
+    known = _known_maps(network, config["preparation"].size, device)
+    kind = maps.heatmap or ("mask-trunk" if "mask-trunk" in known else "gradcam")
     if kind not in known:
         raise ValueError(f"--heatmap {kind}: {config['model']} has {', '.join(known)}")
-    kinds = [k for k in HEAT_MAPS if k in known and (controls or k == kind)]
+    kinds = [k for k in HEAT_MAPS if k in known and (maps.controls or k == kind)]
+    folder = prepare_out(out, settings, resume="last" if resume else None, overwrite=run.overwrite)
     rows, bad = [], []
-    for scan, name in track(list(zip(scans, name_outputs(scans), strict=True)), "scans"):
-        page = folder / f"{name}.json"
-        if resume and page.is_file():
-            rows.append(json.loads(page.read_text(encoding="utf-8")))
+    names = name_outputs([relative for _, relative in scans])
+    for (scan, relative), name in track(list(zip(scans, names, strict=True)), "scans"):
+        note = folder / "scans" / f"{name}.json"
+        digest = hash_files(scan_files(scan))
+        kept = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        if (kept.get("path"), kept.get("hash")) == (str(scan), digest):
+            rows.append(kept)
             continue
         try:
             found = explain_scan(
                 network,
                 scan,
-                preparation,
+                config["preparation"],
                 kinds,
                 device=device,
-                autocast=trainer.precision_plugin.forward_context(),
-                allow_gaps=allow_gaps,
-                mixed_units=mixed_units,
-                mask=lung_mask,
+                autocast=autocast(),
+                reading=reading,
+                mask=lung_mask_of(relative, reading),
                 target=target,
             )
         except DataError as error:
-            if not skip_bad:
+            if not reading.skip_bad:
                 raise
             log.warning("left out: %s", error)
             bad.append(str(error))
             continue
-        row = _write_scan(folder, name, scan, found, kind, config, overlay, describe_device(device))
-        write_json(page, row)
+        row = {"scan": name, "path": str(scan), "hash": digest}
+        row |= _write_scan(folder / "scans", name, found, kind, config, maps.overlay == "png")
+        write_json(note, row)
         rows.append(row)
     if not rows:
-        raise DataError(f"{scans[0].parent}: no scan could be used; {bad[0]}")
+        raise DataError(f"no scan could be used; {bad[0]}")
     write_csv(folder / "predictions.csv", rows)
     result = Result(
         package=PACKAGE,
         command="nlran-predict",
         title=f"{config['model']}: {len(rows)} scans, heat map {kind}",
-        rows=[{k: v for k, v in row.items() if k not in _LONG} for row in rows],
+        rows=[{k: v for k, v in row.items() if k not in (*_LONG, "hash")} for row in rows],
         metrics={"scans": len(rows), "skipped_scans": len(bad)},
         settings=settings,
         limits=LIMITS,
-        data_hash=hash_files([p for scan in scans for p in _files(scan)]),
+        data_hash=hash_files([file for scan, _ in scans for file in scan_files(scan)]),
         device=describe_device(device),
-        files={"predictions": str(folder / "predictions.csv")},
+        files={
+            "predictions": str(folder / "predictions.csv"),
+            "pages and heat maps": str(folder / "scans"),
+        },
         notes=[RESEARCH_USE, *(f"{row['scan']}: {row['notes']}" for row in rows if row["notes"])]
         + [f"left out: {line}" for line in bad],
     )
     write_report(folder / "report.html", result)
     result.save(folder)
     return result
+
+
+def open_device(run: ComputeOptions) -> tuple[torch.device, Any]:
+    """Return the device and a function that gives the context of the number format.
+
+    Args:
+        run: options of the command.
+    """
+    trainer = make_trainer(DeviceOptions(**asdict(run), devices="1"))
+    forward_context: Any = trainer.precision_plugin.forward_context
+    return trainer.strategy.root_device, forward_context
+
+
+def name_outputs(relatives: Sequence[str]) -> list[str]:
+    """Return a short, unique name for the outputs of each scan; the same for the same list.
+
+    Args:
+        relatives: of each scan, see `nlran.layouts.find_scan_files`.
+    """
+    bare = [bare_name(relative.rpartition("/")[2]) for relative in relatives]
+    names: list[str] = []
+    for relative, name in zip(relatives, bare, strict=True):
+        if bare.count(name) > 1:
+            name = bare_name(relative).replace("/", "_")
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "scan"
+        names.append(name if name not in names else f"{name}_{len(names) + 1}")
+    return names
 
 
 def write_heat_map(path: Path, heat: np.ndarray, volume: Volume) -> None:
@@ -212,8 +175,6 @@ def write_heat_map(path: Path, heat: np.ndarray, volume: Volume) -> None:
         heat: float in [0, 1], shape (D, H, W) of the scan.
         volume: the scan.
     """
-    import nibabel
-
     array = volume.in_file_order(np.rint(heat * 255).astype(np.uint8))
     image = nibabel.Nifti1Image(array, volume.file_affine())
     image.header.set_slope_inter(1 / 255, 0)
@@ -223,46 +184,33 @@ def write_heat_map(path: Path, heat: np.ndarray, volume: Volume) -> None:
         temporary.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))
 
 
+def _known_maps(network: Any, size: Sequence[int], device: torch.device) -> list[HeatMap]:
+    probe = torch.zeros(1, 1, *(length or 16 for length in size), device=device)
+    with torch.no_grad():
+        return available_maps(network.features(probe))
+
+
 def _write_scan(
-    folder: Path,
-    name: str,
-    scan: Path,
-    found: Explained,
-    kind: HeatMap,
-    config: dict[str, Any],
-    overlay: bool,
-    device: str,
+    folder: Path, name: str, found: Explained, kind: HeatMap, config: dict[str, Any], overlay: bool
 ) -> dict[str, Any]:
-    """Write heat map, picture and page of a scan, and return its row."""
+    """Write heat map, picture and page of a scan, and return what its row says."""
     volume, preparation, classes = found.volume, config["preparation"], config["classes"]
     heat = to_scan_grid(found.maps[kind], found.grid)
     write_heat_map(folder / f"{name}_heatmap.nii.gz", heat, volume)
     window = preparation.window if volume.units == "HU" else (0.0, 255.0)
-    picture = scan_png(volume.array, heat, volume.spacing, window)
+    picture = scan_png(volume, heat, window)
     if overlay:
         with atomic_path(folder / f"{name}.png") as temporary:
             temporary.write_bytes(picture)
     probabilities = found.logits.softmax(0).tolist()
     says = classes[int(found.logits.argmax())]
-    row = {
-        "scan": name,
-        "says": says,
-        **{f"p({c})": round(p, 6) for c, p in zip(classes, probabilities, strict=True)},
-        "read (s)": round(found.read_seconds, 3),
-        "network (s)": round(found.network_seconds, 3),
-        "path": str(scan),
-        "page": f"{name}.html",
-        "heat map": f"{name}_heatmap.nii.gz",
-        "notes": "; ".join(volume.notes),
-        "use": RESEARCH_USE,
-    }
     page = Result(
         package=PACKAGE,
         command="nlran-predict",
-        title=f"{scan.name}: {says}",
+        title=f"{found.path.name}: {says}",
         rows=[{"class": c, "probability": p} for c, p in zip(classes, probabilities, strict=True)],
         settings={
-            "scan": str(scan),
+            "scan": str(found.path),
             "model": config["model"],
             "trained by": config.get("made_by"),
             "size seen": list(found.inputs.shape[2:]),
@@ -270,8 +218,8 @@ def _write_scan(
             "kind of file": volume.kind,
         },
         limits=LIMITS,
-        data_hash=hash_files(_files(scan)),
-        device=device,
+        data_hash=hash_files(scan_files(found.path)),
+        device=describe_device(found.inputs.device),
         notes=[RESEARCH_USE, *volume.notes],
     )
     sections = [
@@ -279,8 +227,9 @@ def _write_scan(
             f"Where the features respond ({kind})",
             figure=picture,
             caption="The most active axial slices, and the coronal and sagittal plane through the "
-            "peak; above the scan alone, below under the heat map. The patient's right is on the "
-            f"left. The map itself: {name}_heatmap.nii.gz, on the scan's own grid.",
+            "peak; above the scan alone, below under the heat map. Slices are numbered as in the "
+            "file, from 0. The patient's right is on the left. The map itself: "
+            f"{name}_heatmap.nii.gz, on the scan's own grid.",
         )
     ]
     if len(found.maps) > 1:
@@ -288,15 +237,24 @@ def _write_scan(
         shown: dict[str, np.ndarray] = {k: _one_slice(found, k, number) for k in found.maps}
         sections.append(
             Section(
-                "The same slice under every map",
-                figure=maps_png(volume.array, shown, volume.spacing, window, slice_number=number),
+                f"Slice {slice_names(volume)[number]} under every map",
+                figure=maps_png(volume, shown, window, slice_number=number),
                 caption="Each map is scaled by its own extremes. trunk and gradcam-stage1 are "
                 "controls: a map that looks no better than these owes nothing to the attention "
                 "mask.",
             )
         )
     write_report(folder / f"{name}.html", page, sections)
-    return row
+    return {
+        "says": says,
+        **{f"p({c})": round(p, 6) for c, p in zip(classes, probabilities, strict=True)},
+        "read (s)": round(found.read_seconds, 3),
+        "network (s)": round(found.network_seconds, 3),
+        "page": f"scans/{name}.html",
+        "heat map": f"scans/{name}_heatmap.nii.gz",
+        "notes": "; ".join(volume.notes),
+        "use": RESEARCH_USE,
+    }
 
 
 def _one_slice(found: Explained, kind: HeatMap, number: int) -> np.ndarray:
@@ -315,7 +273,3 @@ def _one_slice(found: Explained, kind: HeatMap, number: int) -> np.ndarray:
         (1, *grid.grid_shape[1:]),
     )
     return to_scan_grid(mixed[None], flat)[0]
-
-
-def _files(scan: Path) -> list[Path]:
-    return [scan] if scan.is_file() else sorted(p for p in scan.iterdir() if p.is_file())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +18,7 @@ from nlran.volumes import AIR, Units, Volume, read_volume
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger("papercommons")
 _HIGHEST = 32767.0  # HU; metal, and within float16
 _LUNG_HU = -400.0
 _LUNG_UINT8 = 109  # -400 HU, if the picture shows -1000 to 400 HU
@@ -35,6 +38,7 @@ class Preparation:
         window: HU that become 0 and 1; not used for uint8.
         lung_mask: none; auto: see `lung_mask`; or a folder of masks named like the scans.
         units: of the scans.
+        max_slices: where D = 0, the grid has no more slices than this; None: no limit.
 
     Raises:
         ValueError: a value is out of range.
@@ -46,6 +50,7 @@ class Preparation:
     window: tuple[float, float] = (-1000.0, 400.0)
     lung_mask: str = "none"
     units: Units = "HU"
+    max_slices: int | None = None
 
     def __post_init__(self) -> None:
         for name, count in {"size": 3, "spacing": 3, "window": 2}.items():
@@ -63,6 +68,13 @@ class Preparation:
             raise ValueError(f"window must be low < high, got {self.window}")
         if self.units not in ("HU", "uint8"):
             raise ValueError(f"units must be HU or uint8, got {self.units!r}")
+        if self.max_slices is not None:
+            if self.size[0]:
+                raise ValueError(
+                    f"max_slices needs a size that keeps all slices (0), got {self.size[0]}"
+                )
+            if self.max_slices < 1:
+                raise ValueError(f"max_slices must be >= 1, got {self.max_slices}")
 
 
 @dataclass(frozen=True)
@@ -91,13 +103,14 @@ def map_grid(shape: Sequence[int], spacing: Sequence[float], preparation: Prepar
         preparation: grid wanted.
     """
     scan = (int(shape[0]), int(shape[1]), int(shape[2]))
-    grid = (preparation.size[0] or scan[0], *preparation.size[1:])
+    depth = preparation.size[0] or min(scan[0], preparation.max_slices or scan[0])
+    grid = (depth, *preparation.size[1:])
     if preparation.resample == "size":
         scale = [s / g for s, g in zip(scan, grid, strict=True)]
     else:
         scale = [wanted / own for wanted, own in zip(preparation.spacing, spacing, strict=True)]
         if preparation.size[0] == 0:
-            scale[0] = 1.0
+            scale[0] = scan[0] / depth
     shift = [(s - 1 - k * (g - 1)) / 2 for s, g, k in zip(scan, grid, scale, strict=True)]
     return GridMap((scale[0], scale[1], scale[2]), (shift[0], shift[1], shift[2]), scan, grid)
 
@@ -113,15 +126,22 @@ def prepare(
         mask: bool, shape (D, H, W) of the scan; what is outside takes the window's low end.
 
     Returns:
-        float16, shape of the grid, in the scan's own units; beyond the scan -1024 HU or 0. And
-        where it lies in the scan.
+        float16, shape of the grid, in the scan's own units; beyond the scan -1024 HU or 0, and with
+        a mask no more than the window's low end. And where it lies in the scan.
 
     Raises:
-        DataError: no lungs are found.
+        DataError: no lungs are found, or the scan does not tell the spacing that is to be changed.
         ValueError: the mask's shape is wrong, or it is wanted from a folder and not given.
     """
     array, hounsfield = volume.array, volume.units == "HU"
+    if not volume.geometry and preparation.resample == "spacing":
+        raise DataError(
+            f"{volume.path or 'scan'}: the file tells no spacing; pass --resample size, or give "
+            "the scan as NIfTI or DICOM"
+        )
     if mask is None and preparation.lung_mask == "auto":
+        if not volume.geometry:
+            _warn_of_spacing()
         mask = lung_mask(array, volume.spacing, volume.units)
         if not mask.any():
             raise DataError(
@@ -130,12 +150,14 @@ def prepare(
             )
     if mask is None and preparation.lung_mask != "none":
         raise ValueError("lung_mask is a folder: read the scan's mask with read_mask and give it")
+    air = AIR if hounsfield else 0.0
+    if hounsfield and (array.min() < AIR or array.max() > _HIGHEST):
+        array = np.clip(array, AIR, _HIGHEST)
     if mask is not None:
         if mask.shape != array.shape:
             raise ValueError(f"mask must have the scan's shape {array.shape}, got {mask.shape}")
-        array = np.where(mask, array, np.float32(preparation.window[0] if hounsfield else 0))
-    if hounsfield and (array.min() < AIR or array.max() > _HIGHEST):
-        array = np.clip(array, AIR, _HIGHEST)
+        outside = preparation.window[0] if hounsfield else 0.0
+        array, air = np.where(mask, array, np.float32(outside)), min(air, outside)
     grid = map_grid(array.shape, volume.spacing, preparation)
     rows = [
         _weights(count, length, scale, shift)
@@ -146,8 +168,13 @@ def prepare(
     values = _resample(array, rows, (0, 1, 2))
     for axis, weights in enumerate(rows):
         beyond = [slice(None)] * axis + [weights.sum(axis=1) == 0]
-        values[tuple(beyond)] = AIR if hounsfield else 0
+        values[tuple(beyond)] = air
     return values.astype(np.float16), grid
+
+
+@cache
+def _warn_of_spacing() -> None:
+    log.warning("files tell no spacing: to find the lungs, voxels are taken as 1 mm")
 
 
 def to_scan_grid(heat: np.ndarray, grid: GridMap) -> np.ndarray:
@@ -256,18 +283,19 @@ def lung_mask(
     return lungs[np.ix_(*places)]
 
 
-def read_mask(path: str | Path, volume: Volume) -> np.ndarray:
+def read_mask(path: str | Path, volume: Volume, *, may_be_empty: bool = False) -> np.ndarray:
     """Read a mask of any grid onto the grid of a scan, by world coordinates, the nearest voxel.
 
     Args:
         path: any scan format of `read_volume`; what is not 0 counts.
         volume: the scan.
+        may_be_empty: whether a mask that marks nothing is one (of lesions, of a healthy person).
 
     Returns:
         bool, shape (D, H, W) of the scan.
 
     Raises:
-        DataError: not readable, without the geometry that the scan has, or beside the scan.
+        DataError: not readable, without the geometry that the scan has, empty, or beside the scan.
     """
     from scipy import ndimage
 
@@ -289,6 +317,6 @@ def read_mask(path: str | Path, volume: Volume) -> np.ndarray:
             order=0,
             mode="grid-constant",
         )
-    if not chosen.any():
+    if not chosen.any() and (mask.array.any() or not may_be_empty):
         raise DataError(f"{path}: marks no voxel of the scan; expected a mask of the same patient")
     return chosen

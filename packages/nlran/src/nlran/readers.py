@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from papercommons.errors import DataError, one_line
 
+from nlran.content import HEADER, pointers
 from nlran.volumes import Stored, Units, check_shape
 
 MAX_HEADER = 64 << 20
+_COMPRESSED = re.compile(
+    rb"^\s*(?:CompressedData\s*[=:]\s*[T1]|encoding: *gz)", re.MULTILINE | re.IGNORECASE
+)
+_SKIPPED = re.compile(
+    rb"^\s*(?:HeaderSize|(?:line|byte) ?skip)", re.MULTILINE | re.IGNORECASE
+)  # bytes before the voxels
+_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+_CHUNK = 64 << 10
 _FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -29,6 +40,8 @@ def read_nifti(path: Path, max_bytes: int) -> Stored:
     import nibabel
 
     _check_nifti_header(path)
+    if path.suffix.lower() == ".hdr":
+        _check_inside(path, f"{path.stem}.img")
     image: Any = nibabel.load(path)
     dtype = image.get_data_dtype()
     _check_dtype(path, dtype)
@@ -38,7 +51,8 @@ def read_nifti(path: Path, max_bytes: int) -> Stored:
     notes: tuple[str, ...] = ()
     if not (image.header.get("sform_code", 0) or image.header.get("qform_code", 0)):
         notes = ("the header tells no orientation; taken as left, anterior, superior",)
-    return Stored(array, image.affine, "uint8" if stated else "HU", notes)
+    units: Units = "uint8" if stated else "HU"
+    return Stored(array, image.affine, units, notes, stored=dtype.name)
 
 
 def _check_nifti_header(path: Path) -> None:
@@ -64,7 +78,8 @@ def read_metaimage(path: Path, max_bytes: int) -> Stored:
         max_bytes: limit on the decoded voxels.
 
     Raises:
-        DataError: SimpleITK is absent, or the file is not a 3-D scan of numbers, or too large.
+        DataError: SimpleITK is absent, or the file is not a 3-D scan of numbers, too large, or
+            damaged.
     """
     try:
         import SimpleITK as sitk
@@ -81,8 +96,9 @@ def read_metaimage(path: Path, max_bytes: int) -> Stored:
             raise DataError(
                 f"{path}: {reader.GetNumberOfComponents()} values per voxel; expected 1"
             )
-        wide = reader.GetPixelIDValue() in (sitk.sitkFloat64, sitk.sitkInt64, sitk.sitkUInt64)
-        shape = check_shape(path, reader.GetSize(), max_bytes, 8 if wide else 4)
+        itemsize = sitk.Image([1, 1], reader.GetPixelIDValue()).GetSizeOfPixelComponent()
+        shape = check_shape(path, reader.GetSize(), max_bytes, itemsize)
+        _check_stream(path, math.prod(shape) * itemsize)
         image = reader.Execute()
     except RuntimeError as error:  # whose reasons mislead: "No such file" for a file cut off
         raise DataError(
@@ -97,23 +113,43 @@ def read_metaimage(path: Path, max_bytes: int) -> Stored:
     _check_dtype(path, voxels.dtype)
     units: Units = "uint8" if voxels.dtype == np.uint8 else "HU"
     array = voxels.reshape(shape[::-1]).T.astype(np.float32)
-    return Stored(array, _FROM_LPS @ affine, units)
+    return Stored(array, _FROM_LPS @ affine, units, stored=voxels.dtype.name)
 
 
 def _check_data_file(path: Path) -> None:
     """Refuse a header that sends the reader to files outside its folder, or to several."""
-    with path.open("rb") as file:
-        header = file.read(64 << 10)
-    pattern = rb"^(?:ElementDataFile[ \t]*=|data ?file:)[ \t]*([^\r\n]*?)[ \t]*\r?$"
-    for match in re.finditer(pattern, header, re.IGNORECASE | re.MULTILINE):
-        name = match[1].decode(errors="replace")
-        if name.upper() == "LOCAL":
-            return
-        folder = path.parent.resolve()
-        if name.upper().startswith("LIST") or "%" in name or " " in name.strip():
+    names = pointers(path)
+    if not names:
+        raise DataError(
+            f"{path}: its header does not say where the voxels are: it is cut off or damaged; "
+            "copy it again or remove it"
+        )
+    for name in names.keys() - {"LOCAL"}:
+        if name.upper().startswith("LIST") or "%" in name or " " in name:
             raise DataError(f"{path}: its voxels are in several files; write them into one")
-        if not (folder / name).resolve().is_relative_to(folder):
-            raise DataError(f"{path}: its voxels are in {one_line(name)}, outside its folder")
+        _check_inside(path, name)
+
+
+def _check_inside(path: Path, name: str) -> None:
+    folder = path.parent.resolve()
+    if not (folder / name).resolve().is_relative_to(folder):
+        raise DataError(f"{path}: its voxels are in {one_line(name)}, outside its folder")
+
+
+def _check_stream(path: Path, size: int) -> None:
+    """Refuse damaged compressed voxels: SimpleITK gives zeros in their place."""
+    with path.open("rb") as file:
+        header = file.read(HEADER)
+    if not _COMPRESSED.search(header) or _SKIPPED.search(header):
+        return
+    name, start = next(iter(pointers(path).items()))
+    unpacker, unpacked = zlib.decompressobj(_ZLIB_OR_GZIP), 0
+    with (path if name == "LOCAL" else path.parent / name).open("rb") as file:
+        file.seek(start if name == "LOCAL" else 0)
+        while unpacked <= size and (chunk := file.read(_CHUNK)):
+            unpacked += len(unpacker.decompress(chunk))
+    if unpacked != size or not unpacker.eof:
+        raise DataError(f"{path}: its compressed voxels are cut off; copy it again or remove it")
 
 
 def read_numpy(path: Path, max_bytes: int) -> Stored:
@@ -183,6 +219,7 @@ def _from_numpy(array: np.ndarray, given: dict[str, np.ndarray]) -> Stored:
         spacing=None
         if spacing is None
         else (float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        stored=array.dtype.name,
     )
 
 

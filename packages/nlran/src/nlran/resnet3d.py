@@ -18,7 +18,7 @@ from torchvision.models.video.resnet import (
     VideoResNet,
 )
 
-from nlran.features import Features
+from nlran.features import Features, Place
 
 DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
     18: (BasicBlock, [2, 2, 2, 2]),
@@ -85,7 +85,9 @@ class ResNet3d(nn.Module):
             x: as for `forward`.
         """
         stage1 = self.layer1(self.stem((x - self.mean) / self.std))
-        return Features(self.layer4(self.layer3(self.layer2(stage1))), stage1)
+        last = self.layer4(self.layer3(self.layer2(stage1)))
+        places = Place((8.0, 16.0, 16.0)), Place((1.0, 2.0, 2.0))
+        return Features(last, stage1, last_place=places[0], stage1_place=places[1])
 
     def classify(self, last: Tensor) -> Tensor:
         """Return the logits, shape (B, num_classes), of the last feature map (B, C, d, h, w)."""

@@ -6,18 +6,29 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from papercommons.checkpoint import read_torch_file
 from papercommons.cli import RunOptions
+from papercommons.errors import DataError
+from papercommons.files import is_first_process
 from papercommons.report import Result, Section, curves_png, describe_device
 from papercommons.training import begin_run, fit, may_use_cuda, seed_everything
 
 from nlran.data import CTData
 from nlran.evaluation import LABELS, report_sections, result_rows
-from nlran.judging import LIMITS, PACKAGE, judge, write_judgement
+from nlran.judging import (
+    LIMITS,
+    PACKAGE,
+    class_notes,
+    judge,
+    judgement_metrics,
+    write_judgement,
+)
 from nlran.lightning import NLRANModule
+from nlran.networks import VARIED, check_grid
 from nlran.options import (
     NetworkOptions,
     PreparationOptions,
@@ -27,7 +38,8 @@ from nlran.options import (
 )
 from nlran.presets import resolve
 from nlran.saved import RESEARCH_USE, save_network
-from nlran.splits import write_splits
+from nlran.scans import ScanSet
+from nlran.splits import read_splits, split_scans, write_splits
 
 log = logging.getLogger("papercommons")
 
@@ -38,7 +50,7 @@ ON_ITS_OWN_SCANS = (
 
 
 def train_network(
-    data: str,
+    found: ScanSet,
     out: str,
     scans: ScanOptions,
     preparation: PreparationOptions,
@@ -50,9 +62,9 @@ def train_network(
     """Train a network, judge it, write the run's folder, and return the result.
 
     Args:
-        data: folder or file of scans.
+        found: the scans.
         out: folder of the run.
-        scans: which scans.
+        scans: how they are read.
         preparation: what the network sees.
         splitting: how scans are divided.
         network: which network.
@@ -60,25 +72,19 @@ def train_network(
         run: how to run.
 
     Raises:
-        DataError: the scans cannot be used, see `CTData`.
+        DataError: the scans cannot be used, see `CTData`; or they changed since the run began.
     """
-    own = asdict(training)
-    flags = {name: own.pop(name) for name in ("class_weights", "augment", "flip", "cache")}
-    values = resolve(
-        own.pop("preset"),
-        cuda=may_use_cuda(run),
-        size=preparation.size,
-        variant=network.variant,
-        **own,
-    )
-    log.info("preset %s: %s", values["preset"], _words(values))
-    settings: dict[str, Any] = {"data": data, "out": out, **asdict(scans), **asdict(preparation)}
-    settings |= {**asdict(splitting), **asdict(network), **flags, **values, **run.settings()}
+    values = _resolve(preparation, network, training, run)
+    chosen_scans = found if scans.limit is None else found.limit(scans.limit)
+    split_scans(chosen_scans, by=splitting.split, val=splitting.val, test=splitting.test)
+    settings: dict[str, Any] = {"data": str(found.root), "out": out, **asdict(scans)}
+    settings |= {**asdict(preparation), **asdict(splitting), **asdict(network), **asdict(training)}
+    settings |= {**values, **run.settings()}
     folder = begin_run(settings, run)
     seed_everything(run.seed)
     cache = training.cache if training.cache is not None or folder is None else f"{out}/cache"
     ct = CTData(
-        data,
+        found,
         **asdict(scans),
         **(asdict(preparation) | {"size": values["size"]}),
         **asdict(splitting),
@@ -90,29 +96,12 @@ def train_network(
         cache=None if cache == "none" else cache,
     )
     describe(ct)
-    options: dict[str, Any] = dict(network.arguments())
-    if network.model in ("nlran", "ran3d", "nlresnet3d", "plain3d", "cbam3d"):
-        options["variant"] = values["variant"]
-    weights = None
-    if training.class_weights == "balanced":
-        counts = ct.target_counts().float()
-        weights = (counts.sum() / (len(counts) * counts)).tolist()
-    module = NLRANModule(
-        network.model,
-        len(ct.classes),
-        variant=values["variant"],
-        network_options=network.arguments(),
-        lr=values["lr"],
-        weight_decay=values["weight_decay"],
-        optimizer=values["optimizer"],
-        warmup=values["warmup"],
-        label_smoothing=values["label_smoothing"],
-        class_weights=weights,
-    )
+    module = _create_module(ct, values, network, training)
+    check_grid(module.network, values["size"], values["batch_size"], len(ct.splits["train"]))
     if run.compile:
         module.network.compile()
     if folder is not None:
-        write_splits(folder / "splits.csv", ct.scans, ct.splits)
+        _keep_splits(folder / "splits.csv", ct, resumed=run.resume is not None)
     monitor, mode = _monitor(ct)
     stop: list[Callback] = []
     if monitor is not None and values["patience"]:
@@ -132,34 +121,27 @@ def train_network(
     )
     seconds = time.perf_counter() - started
     device = describe_device(trainer.strategy.root_device)
-    held_out = splitting.split != "none"
     split = next(name for name in ("test", "val", "train") if ct.splits[name])
     evaluating = replace(run, trainer={})
     last = judge(module, ct, ct.splits[split], run=evaluating)
     chosen, which = last, "last epoch"
     if folder is not None and (folder / "best.ckpt").is_file():
-        state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
+        state = read_torch_file(folder / "best.ckpt")
         module.load_state_dict(state["state_dict"])
         chosen = judge(module, ct, ct.splits[split], run=evaluating)
         which = "best on val"
     rows = result_rows(chosen.numbers)
-    if which != "last epoch":
+    if chosen is not last:
         for row, name in zip(rows, LABELS, strict=True):
             row["last epoch"] = last.numbers[name]
-    notes = [RESEARCH_USE, *([] if held_out else [ON_ITS_OWN_SCANS])]
-    if held_out and split != "test":
-        notes.append(f"there is no test split: these numbers are of the {split} split")
-    if splitting.split == "scan":
-        notes.append("SPLIT BY SCAN: patients may be in training and test; the numbers flatter")
-    notes += [*ct.scans.notes, *chosen.notes]
-    notes += [f"left out: {path} ({why})" for path, why in ct.skipped]
     result = Result(
         package=PACKAGE,
         command="nlran-train",
-        title=f"{network.model} on {data}: {which}, {split} split, {len(chosen.target)} scans",
+        title=f"{network.model} on {found.root}: {which}, {split} split, "
+        f"{len(chosen.target)} scans",
         rows=rows,
         metrics={
-            **chosen.numbers,
+            **judgement_metrics(chosen, ct.classes),
             **{f"last_{name}": value for name, value in last.numbers.items()},
             "seconds": seconds,
             "parameters": parameters,
@@ -170,22 +152,28 @@ def train_network(
         limits=LIMITS,
         data_hash=ct.data_hash,
         device=device,
-        notes=notes,
+        notes=[
+            *_warnings(ct, splitting, split),
+            *chosen.notes,
+            *class_notes(chosen, ct.classes),
+        ],
     )
     if folder is None:
         return result
+    varied = {"variant": values["variant"]} if network.model in VARIED else {}
     save_network(
         module.network,
         folder / "export",
         model=network.model,
-        options=options,
+        options=varied | network.arguments(),
         classes=ct.classes,
         preparation=ct.preparation,
         data_hash=ct.data_hash,
+        device=device,
         made_by=f"nlran-train, seed {run.seed}, {len(history.rows)} epochs, {which}",
     )
     result.files |= {"last": str(folder / "last.ckpt"), "export": str(folder / "export")}
-    if which != "last epoch":
+    if chosen is not last:
         result.files["best"] = str(folder / "best.ckpt")
     sections = [
         _history_section(history.rows),
@@ -194,6 +182,85 @@ def train_network(
     ]
     write_judgement(folder, result, chosen, ct, sections)
     return result
+
+
+def _resolve(
+    preparation: PreparationOptions,
+    network: NetworkOptions,
+    training: TrainingOptions,
+    run: RunOptions,
+) -> dict[str, Any]:
+    """Return every number of the recipe, and say it in one log line."""
+    recipe = asdict(training)
+    for name in ("class_weights", "augment", "flip", "cache"):
+        del recipe[name]
+    values = resolve(
+        recipe.pop("preset"),
+        cuda=may_use_cuda(run),
+        size=preparation.size,
+        variant=network.variant,
+        **recipe,
+    )
+    if network.model == "covnet" and preparation.size is None:
+        values["size"] = [0, *values["size"][1:]]
+    shown = ", ".join(f"{k} {v}" for k, v in values.items() if k != "preset")
+    log.info("preset %s: %s", values["preset"], shown)
+    return values
+
+
+def _create_module(
+    ct: CTData, values: dict[str, Any], network: NetworkOptions, training: TrainingOptions
+) -> NLRANModule:
+    weights = None
+    if training.class_weights == "balanced":
+        counts = ct.target_counts().float()
+        weights = (counts.sum() / (len(counts) * counts)).tolist()
+    extra = {"pretrained": True} if network.pretrained else {}
+    return NLRANModule(
+        network.model,
+        len(ct.classes),
+        variant=values["variant"],
+        network_options=network.arguments() | extra,
+        lr=values["lr"],
+        weight_decay=values["weight_decay"],
+        optimizer=values["optimizer"],
+        warmup=values["warmup"],
+        label_smoothing=values["label_smoothing"],
+        class_weights=weights,
+    )
+
+
+def _keep_splits(path: Path, ct: CTData, *, resumed: bool) -> None:
+    """Write splits.csv; a resumed run must have the one it began with."""
+    if not is_first_process():
+        return
+    if resumed and path.is_file():
+        begun = read_splits(path, ct.scans)
+        count = len(path.read_text(encoding="utf-8").splitlines()) - 1
+        if begun != ct.splits or count != len(ct.scans):
+            raise DataError(
+                f"{path}: cannot resume: the scans or their division changed since the run began; "
+                "restore them, or start again with --overwrite"
+            )
+        return
+    write_splits(path, ct.scans, ct.splits)
+
+
+def _warnings(ct: CTData, splitting: SplitOptions, split: str) -> list[str]:
+    """Return what must be known beside the numbers."""
+    lines = [RESEARCH_USE]
+    if splitting.split == "none":
+        lines.append(ON_ITS_OWN_SCANS)
+    elif split != "test":
+        lines.append(f"there is no test split: these numbers are of the {split} split")
+    if splitting.split == "scan":
+        lines.append("SPLIT BY SCAN: patients may be in training and test; the numbers flatter")
+    return [
+        *lines,
+        *ct.split_notes,
+        *ct.scans.notes,
+        *(f"left out: {path} ({why})" for path, why in ct.skipped),
+    ]
 
 
 def describe(data: CTData) -> None:
@@ -215,10 +282,6 @@ def _monitor(data: CTData) -> tuple[str | None, str]:
         return None, "max"
     labels = {data.scans.scans[place].label for place in data.splits["val"]}
     return ("val/auc", "max") if len(labels) == len(data.classes) else ("val/loss", "min")
-
-
-def _words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in values.items() if k != "preset")
 
 
 def _history_section(history: Sequence[dict[str, float]]) -> Section:

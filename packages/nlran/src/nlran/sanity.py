@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nlran.networks import create_network
 
-def randomized(network: Any, seed: int = 0) -> Any:
-    """Return a copy of the network with fresh weights, as if it had learnt nothing.
 
-    Every layer with ``reset_parameters`` is made anew; a map that looks the same on the copy shows
-    the scan, not what was learnt (Adebayo et al. 2018).
+def untrained_like(config: Mapping[str, Any], seed: int = 0) -> Any:
+    """Return a new network of the kind that a configuration names, in evaluation mode.
+
+    A map that looks the same on it shows the scan, not what was learnt (Adebayo et al. 2018).
 
     Args:
-        network: not changed.
-        seed: of the new weights.
+        config: of `nlran.saved.load_network`.
+        seed: of the weights.
     """
-    fresh = copy.deepcopy(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for part in fresh.modules():
-            if hasattr(part, "reset_parameters"):
-                part.reset_parameters()
-    return fresh.eval()
+        network = create_network(config["model"], len(config["classes"]), **config["options"])
+    return network.eval()
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:

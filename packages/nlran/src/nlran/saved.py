@@ -27,6 +27,8 @@ A network saved by nlran {version}. Load it with `nlran.load_network("FOLDER")`.
   (B, 1, {size}).
 - Output: logits, shape (B, {count}), in the order of `classes` in config.json.
 - Made by: {made_by}
+- Trained on scans with hash {data_hash}, on {device}; all settings: config.yaml and result.json of
+  the run.
 - Limits: it names one of its classes for any scan. What it learnt may be the scanner or the
   hospital rather than the disease (`nlran-audit` looks for that); heat maps show where features
   respond, they do not prove why.
@@ -61,6 +63,7 @@ def save_network(
     classes: Sequence[str],
     preparation: Preparation,
     data_hash: str,
+    device: str,
     made_by: str,
 ) -> Path:
     """Write the network, what it needs as input, and a model card.
@@ -73,6 +76,7 @@ def save_network(
         classes: names, in the order of the logits.
         preparation: how scans were prepared.
         data_hash: short hash of the training scans.
+        device: what it was trained on.
         made_by: the command and its settings in a line.
     """
     from papercommons.checkpoint import save_model
@@ -85,6 +89,7 @@ def save_network(
         "classes": list(classes),
         "preparation": asdict(preparation),
         "data_hash": data_hash,
+        "device": device,
         "made_by": made_by,
         "package": "nlran",
         "version": version,
@@ -99,6 +104,8 @@ def save_network(
         units=preparation.units,
         version=version,
         made_by=made_by,
+        data_hash=data_hash,
+        device=device,
         research=RESEARCH_USE,
     )
     write_text(Path(folder) / "README.md", card)

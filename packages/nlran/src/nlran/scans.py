@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from papercommons.errors import DataError, nearest
 
-from nlran.content import find_copies, scan_files
+from nlran.content import find_copies, sample, scan_files
 from nlran.layouts import DIAGNOSES, canonical, in_folders, in_manifest, in_medmnist
 from nlran.medmnist import find_item, is_medmnist
 from nlran.slices import natural_key
@@ -86,11 +86,15 @@ class ScanSet:
         return scan_files(self.root / (scan.path.partition("#")[0] if self.arrays else scan.path))
 
     def hash(self) -> str:
-        """Return a short hash of classes, paths, labels, and names and sizes of files."""
+        """Return a short hash of classes, paths, labels, and names, sizes and samples of files."""
         digest = hashlib.sha256(repr(list(self.classes)).encode())
+        seen: dict[tuple[Path, ...], str] = {}  # the items of a MedMNIST file share one
         for scan in self.scans:
-            sizes = [(file.name, file.stat().st_size) for file in self.files(scan)]
-            digest.update(repr((scan.path, scan.label, sizes)).encode())
+            files = tuple(self.files(scan))
+            if files not in seen:
+                sizes = [(file.name, file.stat().st_size) for file in files]
+                seen[files] = f"{sizes}{sample(files)}"
+            digest.update(repr((scan.path, scan.label, seen[files])).encode())
         return digest.hexdigest()[:16]
 
     def subset(self, places: Sequence[int]) -> ScanSet:
@@ -142,13 +146,15 @@ def find_scans(
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
     check: bool = True,
+    complete: bool = True,
 ) -> ScanSet:
     """Return the scans in a folder or MedMNIST file; nothing is decoded.
 
     Classes are ordered NCP, CP, Normal if there are no others, else by name. COVID-CT-MD's folders
     are taken for these three. The patient of a scan is the topmost folder between class and scan,
     together with the class; Clean-CC-CCII's and CC-CCII's csv files beside the class folders are
-    read. Copies of one scan in a class count as one patient.
+    read. Copies of one scan in a class count as one patient. A patient's name under two classes
+    counts as two patients, but for CC-CCII, whose ids are unique.
 
     Args:
         data: folder in one of the layouts above, or MedMNIST's .npz file.
@@ -156,6 +162,8 @@ def find_scans(
         classes: the classes to take, in this order; None: all.
         skip_bad: leave out scans of the manifest that are missing instead of raising.
         check: refuse a patient in two classes, and copies of one scan in two classes or splits.
+        complete: whether each of the given `classes` must have scans; if not, one may be absent
+            where there are no others than those given.
 
     Raises:
         DataError: nothing found, fewer than two classes, an unknown or empty class, slices lying
@@ -174,8 +182,10 @@ def find_scans(
     else:
         raise DataError(f"{data}: one scan; expected a set, {root.parent}/CLASS/scan")
     seen = found.seen or {scan.label for scan in found.scans}
-    names = _choose_classes(root, seen, wanted)
+    names = _choose_classes(root, seen, wanted, complete)
     rows = [scan for scan in found.scans if scan.label in names]
+    if others := len(found.scans) - len(rows):
+        found.notes.append(f"left out: {others} scans of other classes")
     numbers = {name: number for number, name in enumerate(names)}
     scans = [Scan(s.path, numbers[s.label], s.patient, s.split, s.slices, s.kind) for s in rows]
     copies = [] if found.arrays else find_copies([root / scan.path for scan in scans])
@@ -198,10 +208,12 @@ def find_scans(
     )
 
 
-def _choose_classes(root: Path, found: set[str], wanted: Sequence[str] | None) -> list[str]:
+def _choose_classes(
+    root: Path, found: set[str], wanted: Sequence[str] | None, complete: bool
+) -> list[str]:
     """Return the classes in their order: as wanted, or NCP, CP, Normal, or by name."""
     for name in wanted or ():
-        if name not in found:
+        if name not in found and (complete or not found <= set(wanted or ())):
             seen = ", ".join(sorted(found)) or "none"
             raise DataError(f"{root}: no class {name} (seen: {seen}){nearest(name, found)}")
     if wanted is not None:
@@ -265,7 +277,8 @@ def read_scan(scans: ScanSet, scan: Scan, *, allow_gaps: bool = False) -> Volume
     if scans.arrays:
         array = find_item(scans.arrays, scan.path).astype(np.float32)
         spacing = (1.0, 1.0, 1.0)
-        return Volume(array, spacing, np.eye(4), units="uint8", kind="medmnist", geometry=False)
+        kind = "medmnist"
+        return Volume(array, spacing, np.eye(4), "uint8", kind, geometry=False, stored="uint8")
     path = scans.root / scan.path
     volume = read_volume(path, allow_gaps=allow_gaps)
     if not scan.slices:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from papercommons.errors import DataError
 
-from nlran.volumes import Stored, check_shape, is_picture, readable, visible_files
+from nlran.volumes import Stored, check_shape, is_picture, readable, slice_files
 
 
 def natural_key(name: str) -> tuple[str | int, ...]:
@@ -40,20 +40,21 @@ def read_slices(folder: Path, max_bytes: int) -> Stored:
     """
     from PIL import Image
 
-    files = visible_files(folder)
+    files = slice_files(folder)
     ordered = sorted((f for f in files if is_picture(f)), key=lambda file: natural_key(file.stem))
     for first, second in pairwise(ordered):
         if natural_key(first.stem) == natural_key(second.stem):
             raise DataError(
                 f"{folder}: {first.name} and {second.name} have the same number; remove one"
             )
-    array = np.empty(0, dtype=np.float32)
+    array, stored = np.empty(0, dtype=np.float32), ""
     for index, file in enumerate(ordered):
         with readable(file, "a picture"), Image.open(file) as image:
             if index == 0:
                 width, height = image.size
                 shape = check_shape(folder, (len(ordered), height, width), max_bytes)
                 array = np.empty(shape, dtype=np.float32)
+                stored = image.mode
             if image.size != (width, height):
                 raise DataError(
                     f"{file}: {image.width} x {image.height} pixels, but {width} x {height} in "
@@ -62,7 +63,7 @@ def read_slices(folder: Path, max_bytes: int) -> Stored:
             array[index] = _grey(file, image)
     others = len(files) - len(ordered)
     notes = (f"ignored {others} files that are not pictures",) if others else ()
-    return Stored(array, units="uint8", notes=notes)
+    return Stored(array, units="uint8", notes=notes, stored=stored)
 
 
 def _grey(file: Path, image: Any) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from nlran.tables import read_manifest
 
 SplitBy = Literal["patient", "scan", "manifest", "none"]
 Splits = dict[str, list[int]]
-log = logging.getLogger("papercommons")
+_PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 
 
 def split_scans(
@@ -37,8 +36,8 @@ def split_scans(
         scans: the set.
         by: patient: all scans of a patient fall in one split, and published splits stay; scan: each
             scan by itself, as the paper did, so that patients with several scans are in training
-            and test (a warning says how many); manifest: the published splits, even if they leak;
-            none: everything is for training. Published splits without val give it from train.
+            and test (`split_notes` says how many); manifest: the published splits, even if they
+            leak; none: everything is for training. Published splits without val give it from train.
         val: share of the patients of each class, in [0, 1); 0: no val split.
         test: likewise.
         seed: another seed gives another split.
@@ -60,14 +59,31 @@ def split_scans(
     else:
         key = _patient if by == "patient" else _path
         splits = _divide(scans, range(len(scans)), key, {"val": val, "test": test}, seed)
-    if by == "patient" and not scans.patients_known:
-        log.warning(
+    _check_copies(scans, splits)
+    return splits
+
+
+def split_notes(scans: ScanSet, splits: Splits) -> list[str]:
+    """Return what makes results on these splits flatter, a sentence each.
+
+    Args:
+        scans: the set.
+        splits: of `split_scans`.
+    """
+    notes = []
+    if (splits["val"] or splits["test"]) and not scans.patients_known:
+        notes.append(
             "patients are unknown, each scan counts as one; if a patient has several scans, give "
             "patient_id in a --manifest or a folder per patient: else the results flatter"
         )
-    _check_copies(scans, splits)
-    _warn_of_shared(scans, splits)
-    return splits
+    for first, second in _PAIRS:
+        if shared := len(_shared(scans, splits, first, second)):
+            count = len(splits[second])
+            notes.append(
+                f"LEAK: {shared} of {count} {second} scans ({shared / count:.0%}) have a scan of "
+                f"the same patient in {first}: the results flatter; split by patient to judge"
+            )
+    return notes
 
 
 def _published(scans: ScanSet, by: SplitBy) -> Splits:
@@ -82,14 +98,13 @@ def _published(scans: ScanSet, by: SplitBy) -> Splits:
     present = {scans.scans[place].label for place in splits["train"]}
     if lost := [name for label, name in enumerate(scans.classes) if label not in present]:
         raise DataError(f"{scans.root}: the published train split has no scan of {lost[0]}")
-    if by == "patient" and (
-        torn := _shared(scans, splits, "test") or _shared(scans, splits, "val")
-    ):
-        scan = scans.scans[torn[0]]
-        raise DataError(
-            f"{scans.root}: patient {scan.patient} is in train and {scan.split} ({scan.path}); "
-            "correct the splits, or take them as they are with --split manifest"
-        )
+    for first, second in _PAIRS if by == "patient" else ():
+        if torn := _shared(scans, splits, first, second):
+            scan = scans.scans[torn[0]]
+            raise DataError(
+                f"{scans.root}: patient {scan.patient} is in {first} and {second} ({scan.path}); "
+                "correct the splits, or take them as they are with --split manifest"
+            )
     return splits
 
 
@@ -134,10 +149,10 @@ def _path(scan: Scan) -> str:
     return scan.path
 
 
-def _shared(scans: ScanSet, splits: Splits, name: str) -> list[int]:
-    """Return the places in a split whose patients have scans in training too."""
-    patients = {scans.scans[place].patient for place in splits["train"]}
-    return [place for place in splits[name] if scans.scans[place].patient in patients]
+def _shared(scans: ScanSet, splits: Splits, first: str, second: str) -> list[int]:
+    """Return the places in the second split whose patients have scans in the first too."""
+    patients = {scans.scans[place].patient for place in splits[first]}
+    return [place for place in splits[second] if scans.scans[place].patient in patients]
 
 
 def _check_copies(scans: ScanSet, splits: Splits) -> None:
@@ -146,16 +161,6 @@ def _check_copies(scans: ScanSet, splits: Splits) -> None:
         if len({home[place] for place in group}) > 1:
             paths = " and ".join(scans.scans[place].path for place in group[:3])
             raise DataError(f"{scans.root}: the same scan in two splits: {paths}; remove one")
-
-
-def _warn_of_shared(scans: ScanSet, splits: Splits) -> None:
-    for name in ("val", "test"):
-        if shared := len(_shared(scans, splits, name)):
-            log.warning(
-                "LEAK: %d of %d %s scans (%.0f %%) have a scan of the same patient in training: "
-                "the results flatter; split by patient to judge",
-                *(shared, len(splits[name]), name, 100 * shared / len(splits[name])),
-            )
 
 
 def read_splits(path: str | Path, scans: ScanSet) -> Splits:

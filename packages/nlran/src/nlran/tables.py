@@ -142,7 +142,8 @@ def kept_slices(numbers: Sequence[int], rule: str) -> list[int]:
     Args:
         numbers: number in the name of each slice, in the order of the files.
         rule: "repeats|order": numbers and spans such as ``0-4;11`` to leave out, and spans such as
-            ``45-141+24-44`` in their right order, or ``reverse``; ``discard`` keeps none.
+            ``45-141+24-44`` in their right order, or ``reverse`` for what is left; ``discard``
+            keeps none.
 
     Example:
         >>> kept_slices([1, 2, 3, 4], "2|3-4+1-2")
@@ -152,11 +153,10 @@ def kept_slices(numbers: Sequence[int], rule: str) -> list[int]:
     if {repeats, order} & {"discard", "no image"}:
         return []
     places = {number: place for place, number in enumerate(numbers)}
-    if "reverse" in (repeats, order):
-        return list(reversed(places.values()))
     dropped = set(_in_spans(repeats, numbers))
-    wanted = _in_spans(order, numbers) if order else numbers
-    return [places[number] for number in dict.fromkeys(wanted) if number not in dropped]
+    wanted = _in_spans(order, numbers) if order not in ("", "reverse") else numbers
+    kept = [places[number] for number in dict.fromkeys(wanted) if number not in dropped]
+    return kept[::-1] if "reverse" in (repeats, order) else kept
 
 
 def _in_spans(spans: str, numbers: Sequence[int]) -> list[int]:

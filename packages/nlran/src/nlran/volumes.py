@@ -22,13 +22,14 @@ from papercommons.errors import DataError, reason
 MAX_BYTES = 4 << 30
 AIR = -1024.0
 _WORLD = ((2, 1), (1, -1), (0, -1))  # of d, h, w: axis of RAS+ world, and its direction along it
-_FILES = {
-    "nifti": (".nii", ".nii.gz", ".hdr"),
+SUFFIXES = {
+    "nifti": (".nii.gz", ".nii", ".hdr"),
     "metaimage": (".mha", ".mhd", ".nrrd"),
     "numpy": (".npy", ".npz"),
     "dicom": (".dcm", ".dicom", ".ima"),
 }
 _FLAT = "a single 2-D slice; nlran needs volumes: give the folder with all slices of the scan"
+_LEFT = ("thumbs.db", "desktop.ini")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 Units = Literal["HU", "uint8"]
@@ -50,6 +51,7 @@ class Volume:
         order: for d, h and w: which axis of the file it is, and whether reversed.
         notes: what was corrected or is odd, a sentence each.
         path: where it was read, for messages.
+        stored: how the file keeps a voxel, e.g. int16; "" if unknown.
     """
 
     array: np.ndarray
@@ -61,6 +63,7 @@ class Volume:
     order: tuple[tuple[int, bool], ...] = ((0, False), (1, False), (2, False))
     notes: tuple[str, ...] = ()
     path: str = ""
+    stored: str = ""
 
     def __iter__(self) -> Iterator[Any]:
         yield from (self.array, self.spacing, self.affine)
@@ -93,6 +96,7 @@ class Stored(NamedTuple):
         units: see `Volume`.
         notes: see `Volume`.
         spacing: mm, along the axes; looked at where there is no affine.
+        stored: see `Volume`.
     """
 
     array: np.ndarray
@@ -100,6 +104,7 @@ class Stored(NamedTuple):
     units: Units = "HU"
     notes: tuple[str, ...] = ()
     spacing: tuple[float, float, float] | None = None
+    stored: str = ""
 
 
 def volume_kind(path: str | Path) -> str | None:
@@ -121,8 +126,25 @@ def volume_kind(path: str | Path) -> str | None:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return the files right in a folder, by name, but for those whose name begins with a dot."""
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file())
+    """Return the files right in a folder, by name; not hidden ones, nor those a desktop leaves."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower() not in _LEFT and path.is_file()
+    )
+
+
+def slice_files(folder: Path) -> list[Path]:
+    """Return `visible_files` of a scan.
+
+    Raises:
+        DataError: one is a link that leads out of the folder.
+    """
+    files, inside = visible_files(folder), folder.resolve()
+    for file in files:
+        if file.is_symlink() and not file.resolve().is_relative_to(inside):
+            raise DataError(f"{file}: link out of the scan's folder; put the file itself there")
+    return files
 
 
 def is_picture(path: Path) -> bool:
@@ -132,7 +154,7 @@ def is_picture(path: Path) -> bool:
 
 def _file_kind(path: Path) -> str | None:
     name = path.name.lower()
-    for kind, suffixes in _FILES.items():
+    for kind, suffixes in SUFFIXES.items():
         if name.endswith(suffixes):
             return kind
     if name.endswith((*PICTURES, ".img", ".raw", ".zraw", ".csv", ".json", ".txt")):
@@ -318,7 +340,8 @@ def _oriented(path: Path, stored: Stored, kind: str) -> Volume:
     d, h, w = (float(length) for length in lengths[axes])
     array = np.ascontiguousarray(array)
     notes = stored.notes + (_doubts(array) if stored.units == "HU" else ())
-    return Volume(array, (d, h, w), affine, stored.units, kind, geometry, order, notes, str(path))
+    told = (stored.units, kind, geometry, order, notes, str(path), stored.stored)
+    return Volume(array, (d, h, w), affine, *told)
 
 
 def _reverse(array: np.ndarray, order: Sequence[tuple[int, bool]]) -> np.ndarray:
