@@ -10,7 +10,6 @@ dot product by associativity, concatenation by sorting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -34,7 +33,8 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         Shape (B, N, V).
     """
     # Fused kernels want equal widths and contiguous rows; else torch makes the N x M matrix.
-    wide = F.pad(g, (0, max(0, theta.shape[-1] - g.shape[-1])))
+    missing = theta.shape[-1] - g.shape[-1]
+    wide = F.pad(g, (0, missing)) if missing > 0 else g
     query, key, value = (rows.contiguous()[:, None] for rows in (theta, phi, wide))
     attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
     return attended[:, 0, :, : g.shape[-1]]
@@ -142,15 +142,22 @@ class NonLocalBlock3d(nn.Module):
         Returns:
             The same shape.
         """
+        return x + self.norm(self._w_z(self._attend(x)).unflatten(2, x.shape[2:]))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """Return y as rows (B, N, V)."""
         theta, phi, g = self._project(x)
         if self.form == "dot_product":
-            y = dot_product_attention(theta, phi, g)
-        elif self.form == "concatenation":
-            y = concatenation_attention(*self._shares(theta, phi), g)
-        else:
-            y = softmax_attention(theta, phi, g)
-        y = y.transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.norm(self.out(y))
+            return dot_product_attention(theta, phi, g)
+        if self.form == "concatenation":
+            return concatenation_attention(*self._shares(theta, phi), g)
+        return softmax_attention(theta, phi, g)
+
+    def _w_z(self, y: Tensor) -> Tensor:
+        """Return W_z y + b_z, shape (B, C, N)."""
+        weight, bias = self.out.weight.flatten(1).expand(len(y), -1, -1), self.out.bias
+        assert bias is not None
+        return torch.baddbmm(bias[:, None], weight, y.transpose(1, 2))
 
     def attention_rows(self, x: Tensor, positions: Tensor) -> Tensor:
         """Return the weights f / Z of chosen queries, for figures; the whole map is never made.
@@ -194,13 +201,22 @@ class NonLocalBlock3d(nn.Module):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return theta (B, N, E), phi (B, M, E) and g (B, M, V)."""
-        theta, phi = (x, x) if self.form == "gaussian" else (self.theta(x), self.phi(x))
-        g = self.g(x)
-        if self.subsample:
-            phi, g = F.max_pool3d(phi, (1, 2, 2)), F.max_pool3d(g, (1, 2, 2))
-        rows: Callable[[Tensor], Tensor] = lambda t: t.flatten(2).transpose(1, 2)  # noqa: E731
-        return rows(theta), rows(phi), rows(g)
+        own = x.flatten(2).transpose(1, 2)
+        theta = own if self.form == "gaussian" else _rows(self.theta, x)
+        if not self.subsample:
+            phi = own if self.form == "gaussian" else _rows(self.phi, x)
+            return theta, phi, _rows(self.g, x)
+        keys = x if self.form == "gaussian" else self.phi(x)
+        phi, g = (F.max_pool3d(t, (1, 2, 2)).flatten(2) for t in (keys, self.g(x)))
+        return theta, phi.transpose(1, 2), g.transpose(1, 2)
 
     def _shares(self, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         of_theta, of_phi = self.concat.weight.to(theta.dtype).squeeze(0).chunk(2)
         return theta @ of_theta, phi @ of_phi
+
+
+def _rows(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """Return a 1 x 1 x 1 convolution of x as rows (B, N, E), contiguous without a copy."""
+    assert conv.bias is not None
+    weight = conv.weight.flatten(1).t().expand(len(x), -1, -1)
+    return torch.baddbmm(conv.bias, x.flatten(2).transpose(1, 2), weight)
