@@ -10,6 +10,7 @@ from papercommons.errors import DataError
 from papercommons.files import (
     atomic_path,
     check_out,
+    find_saved,
     hash_files,
     is_first_process,
     prepare_out,
@@ -291,3 +292,11 @@ def test_hash_of_a_name_that_is_no_text(tmp_path):
     path = tmp_path / os.fsdecode(b"\xff.png")
     path.write_text("x")
     assert len(hash_files([path])) == 16
+
+
+def test_a_saved_network_is_found_in_its_folder_and_in_its_run(tmp_path):
+    with pytest.raises(DataError, match="no saved network"):
+        find_saved(tmp_path)
+    (tmp_path / "export").mkdir()
+    write_json(tmp_path / "export" / "config.json", {})
+    assert find_saved(tmp_path) == find_saved(tmp_path / "export") == tmp_path / "export"

@@ -106,5 +106,5 @@ def test_files_that_are_no_npz(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.npz: not a readable \.npz \(.+\)"):
         read_image_arrays(path)
-    with pytest.raises(DataError, match=r"no such file; expected an \.npz with"):
+    with pytest.raises(DataError, match=r"no such file; expected an \.npz file"):
         read_image_arrays(tmp_path / "nope.npz")

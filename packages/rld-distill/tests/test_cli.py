@@ -213,7 +213,7 @@ def test_loss_command_is_the_parity_entry(shared_files, tmp_path, capsys):
         (("--alpha", -1), "alpha must be"),
         (("--warmup-epochs", -1), "warmup_epochs must be >= 0, got -1"),
         (("--method", "kd", "--beta", 2), "method kd has no option beta"),
-        (("--teacher", "no/where"), "no/where: no saved classifier"),
+        (("--teacher", "no/where"), "no/where: no saved network"),
         (("--teacher-checkpoint", "no.pt"), "--teacher-checkpoint needs the network's name"),
         (("--teacher", "resnet8", "--teacher-checkpoint", "no.pt"), "no.pt: no such file"),
         (("--teacher", "torchvision:resnet18"), "tell 1000 classes apart, the data have 3"),

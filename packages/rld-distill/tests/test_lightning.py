@@ -168,7 +168,7 @@ def test_saved_classifier_comes_back_the_same(data, tmp_path):
     assert config["classes"] == [str(i) for i in range(10)]
     assert "resnet8" not in (tmp_path / "README.md").read_text()
     (tmp_path / "config.json").unlink()
-    with pytest.raises(DataError, match="no saved classifier"):
+    with pytest.raises(DataError, match="no saved network"):
         load_classifier(tmp_path)
 
 

@@ -188,6 +188,24 @@ def _check_resumed(begun: Path, settings: dict[str, Any], may_change: set[str]) 
             )
 
 
+def find_saved(path: str | Path) -> Path:
+    """Return the folder with config.json meant by `path`: itself, or its ``export`` sub-folder.
+
+    Args:
+        path: folder of a saved network, or of the run that made it.
+
+    Raises:
+        DataError: there is none.
+    """
+    for folder in (Path(path), Path(path) / "export"):
+        if (folder / "config.json").is_file():
+            return folder
+    raise DataError(
+        f"{path}: no saved network (config.json, model.safetensors); give the --out folder of a "
+        "training run, or its export folder"
+    )
+
+
 def hash_files(paths: Iterable[str | Path]) -> str:
     """Return a short hash of names, sizes and contents of files, in the order given.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from papercommons.cli import ComputeOptions, DeviceOptions, RunOptions, program
 from papercommons.errors import DataError
-from papercommons.files import check_out
+from papercommons.files import check_out, find_saved
 from papercommons.report import Result
 
 from nlran.options import (
@@ -22,7 +22,6 @@ from nlran.options import (
     SplitOptions,
     TrainingOptions,
 )
-from nlran.saved import find_saved
 
 if TYPE_CHECKING:
     from nlran.scans import ScanSet

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from papercommons.errors import DataError, reason
+from papercommons.data.arrays import read_npz
+from papercommons.errors import DataError
 
 SPLITS = ("train", "val", "test")
 MAX_BYTES = 16 << 30
@@ -41,17 +42,7 @@ def read_medmnist(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[int
     Raises:
         DataError: broken, pickled, too large, 2-D, or not as described.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_BYTES:
-            raise DataError(f"{path}: unpacks to {unpacked:,} bytes, above {MAX_BYTES:,}; split it")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path}: not a readable .npz ({reason(error)})") from None
+    arrays = read_npz(path, max_bytes=MAX_BYTES)
     images, labels = {}, {}
     for split in (name for name in SPLITS if f"{name}_images" in arrays):
         array, numbers = arrays[f"{split}_images"], arrays.get(f"{split}_labels")

@@ -35,25 +35,6 @@ A network saved by nlran {version}. Load it with `nlran.load_network("FOLDER")`.
 """
 
 
-def find_saved(path: str | Path) -> Path:
-    """Return the folder with config.json meant by `path`: itself, or its ``export`` sub-folder.
-
-    Args:
-        path: folder of a saved network, or of a run.
-
-    Raises:
-        DataError: there is none.
-    """
-    path = Path(path)
-    for folder in (path, path / "export"):
-        if (folder / "config.json").is_file():
-            return folder
-    raise DataError(
-        f"{path}: no saved network (config.json, model.safetensors); give the --out folder of "
-        "nlran-train"
-    )
-
-
 def save_network(
     network: nn.Module,
     folder: str | Path,
@@ -126,6 +107,7 @@ def load_network(path: str | Path) -> tuple[Any, dict[str, Any]]:
     """
     from papercommons.checkpoint import load_weights, read_config, read_state_dict
     from papercommons.errors import reason
+    from papercommons.files import find_saved
 
     from nlran.networks import create_network
     from nlran.prepare import Preparation

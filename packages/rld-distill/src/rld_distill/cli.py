@@ -9,7 +9,7 @@ from typing import Literal
 
 from papercommons.cli import DeviceOptions, RunOptions, program
 from papercommons.errors import DataError, nearest
-from papercommons.files import check_out
+from papercommons.files import check_out, find_saved
 from papercommons.report import Result
 
 from rld_distill.methods import Method, complete_options
@@ -20,7 +20,6 @@ from rld_distill.options import (
     TrainingOptions,
     check_networks,
 )
-from rld_distill.saved import find_saved
 from rld_distill.sources import parse_data
 from rld_distill.zoo import list_models
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from papercommons.errors import DataError, nearest
+from papercommons.files import find_saved
 
-from rld_distill.saved import find_saved
 from rld_distill.zoo import list_models
 
 Augment = Literal["auto", "none", "crop", "crop-flip", "resized-crop", "strong"]

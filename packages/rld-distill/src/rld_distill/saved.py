@@ -25,25 +25,6 @@ A classifier saved by rld-distill {version}. Load it with `rld_distill.load_clas
 """
 
 
-def find_saved(path: str | Path) -> Path:
-    """Return the folder with config.json meant by `path`: itself, or its ``export`` sub-folder.
-
-    Args:
-        path: folder of a saved classifier, or of a run.
-
-    Raises:
-        DataError: there is none.
-    """
-    path = Path(path)
-    for folder in (path, path / "export"):
-        if (folder / "config.json").is_file():
-            return folder
-    raise DataError(
-        f"{path}: no saved classifier (config.json, model.safetensors); give the --out folder of a "
-        "run or one written by rld-distill-export"
-    )
-
-
 def save_classifier(
     network: nn.Module, folder: str | Path, *, name: str, data: DistillData, made_by: str
 ) -> Path:
@@ -95,6 +76,7 @@ def load_classifier(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         DataError: missing, broken, or not this package's.
     """
     from papercommons.checkpoint import load_weights, read_config, read_state_dict
+    from papercommons.files import find_saved
 
     from rld_distill.zoo import create_model
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from papercommons.data.arrays import read_npz
 from papercommons.errors import DataError, one_line, reason
 
 if TYPE_CHECKING:
@@ -273,19 +273,7 @@ def read_image_arrays(path: str | Path, *, max_bytes: int = 8 << 30) -> dict[str
     import numpy as np
 
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected an .npz with arrays images and labels")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > max_bytes:
-            raise DataError(f"{path}: unpacks to {unpacked:,} bytes, above {max_bytes:,}; split it")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path}: not a readable .npz ({reason(error)})") from None
+    arrays = read_npz(path, max_bytes=max_bytes)
     if missing := {"images", "labels"} - arrays.keys():
         raise DataError(f"{path}: no array {' and '.join(sorted(missing))}; has {sorted(arrays)}")
     images, labels = arrays["images"], arrays["labels"]
