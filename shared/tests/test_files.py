@@ -127,7 +127,7 @@ def test_an_empty_folder_is_fine(tmp_path):
 
 
 def test_a_run_is_not_written_over_unasked(begun):
-    with pytest.raises(DataError, match="folder is not empty; pass --resume last, --overwrite"):
+    with pytest.raises(DataError, match="folder is not empty; pass --overwrite"):
         prepare_out(str(begun), {"lr": 0.2})
     assert "lr: 0.1" in (begun / "config.yaml").read_text()
     assert names(begun) == ["config.yaml", "export", "last.ckpt"]
@@ -205,7 +205,7 @@ def test_resume_sees_tuples_and_none_as_yaml_does(tmp_path):
 )
 def test_resume_with_other_settings_is_refused(begun, settings, message):
     before = (begun / "config.yaml").read_text()
-    with pytest.raises(DataError, match=f"cannot resume: {message}; give the same value or"):
+    with pytest.raises(DataError, match=f"cannot resume: {message}; give the same value"):
         prepare_out(str(begun), settings, resume="last")
     assert (begun / "config.yaml").read_text() == before
 
@@ -300,3 +300,19 @@ def test_a_saved_network_is_found_in_its_folder_and_in_its_run(tmp_path):
     (tmp_path / "export").mkdir()
     write_json(tmp_path / "export" / "config.json", {})
     assert find_saved(tmp_path) == find_saved(tmp_path / "export") == tmp_path / "export"
+
+
+def test_a_run_that_never_began_may_be_written_over(tmp_path):
+    folder = prepare_out(str(tmp_path / "a"), {"x": 1})
+    (folder / "cache").mkdir()
+    (folder / "cache" / "kept").touch()
+    prepare_out(str(folder), {"x": 2})
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == {"x": 2}
+    assert (folder / "cache" / "kept").exists()
+    (folder / "last.ckpt").touch()
+    with pytest.raises(DataError, match="folder is not empty; pass --overwrite, or another"):
+        check_out(str(folder))
+    with pytest.raises(DataError, match="pass --resume last, --overwrite"):
+        check_out(str(folder), go_on="--resume last")
+    with pytest.raises(DataError, match=r"would delete .*last\.ckpt, which this command needs"):
+        check_out(str(folder), overwrite=True, keep=[folder / "last.ckpt"])

@@ -276,6 +276,41 @@ def test_explain_finds_a_map_that_is_the_lesion(run, phantoms, tmp_path, monkeyp
         assert rows["random"][score] < 0.5
 
 
+def test_a_command_does_not_overwrite_what_it_reads(run, phantoms, capsys):
+    before = sorted(run.rglob("*"))
+    for verb, given in (("predict", (phantoms / "ct" / "CP",)), ("explain", (phantoms / "ct",))):
+        arguments = (*given, "--checkpoint", run / "export", "--out", run, "--overwrite")
+        assert call(verb, *arguments) == 2
+        assert "--overwrite would delete" in capsys.readouterr().err
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_failed_start_does_not_block_the_next(run, phantoms, tmp_path):
+    (tmp_path / "bad.nii.gz").write_bytes(b"x")
+    out = tmp_path / "p"
+    arguments = ("--checkpoint", run, "--out", out, "--accelerator", "cpu")
+    assert call("predict", tmp_path / "bad.nii.gz", *arguments) == 2
+    assert call("predict", next((phantoms / "ct" / "CP").iterdir()), *arguments) == 0
+
+
+@pytest.mark.parametrize(("split", "said"), [("train", "THESE ARE"), ("all", "12 OF 18 SCANS ARE")])
+def test_evaluating_training_scans_is_said_loudly(run, phantoms, split, said, capsys):
+    arguments = ("--data", phantoms / "ct", "--checkpoint", run, "--accelerator", "cpu")
+    assert call("eval", *arguments, "--split", split) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_the_model_card_says_what_it_was_trained_on(run):
+    card = " ".join((run / "export" / "README.md").read_text().split())
+    assert "trained on 4 NCP, 4 CP, 4 Normal, split by patient, 3 test scans" in card
+
+
+def test_a_scan_is_no_lesion_mask(run, phantoms, capsys):
+    arguments = ("--checkpoint", run, "--masks", phantoms / "ct" / "CP", "--accelerator", "cpu")
+    assert call("explain", phantoms / "ct" / "CP", *arguments) == 2
+    assert "expected a mask" in capsys.readouterr().err
+
+
 def test_inspect_says_what_a_scan_is(phantoms, capsys):
     assert call("inspect", phantoms / "ct" / "CP", "--json") == 0
     (first, *_) = json.loads(capsys.readouterr().out)["rows"]

@@ -104,14 +104,20 @@ def test_the_roc_curve_has_the_auc_under_it(seed, levels):
     assert area == pytest.approx(metrics.roc_auc_score(positive, scores), abs=1e-5)
 
 
-def test_sensitivity_is_read_where_the_specificity_holds():
+def test_sensitivity_is_read_where_the_specificity_holds_and_can_be_told():
     scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     target = torch.tensor([1, 1, 0, 1, 0, 0])
     probabilities = torch.stack([1 - scores, scores], 1)
-    strict = per_class_rows(probabilities, target, ["a", "b"], specificity=0.95)[1]
-    loose = per_class_rows(probabilities, target, ["a", "b"], specificity=0.6)[1]
-    assert strict["sensitivity"] == pytest.approx(2 / 3)
-    assert loose["sensitivity"] == pytest.approx(1)
+    sensitivity = {
+        specificity: per_class_rows(probabilities, target, "ab", specificity=specificity)[1]
+        for specificity in (0.6, 0.66, 0.95)
+    }
+    assert sensitivity[0.6]["sensitivity"] == pytest.approx(1)
+    assert sensitivity[0.66]["sensitivity"] == pytest.approx(1)
+    assert sensitivity[0.95]["sensitivity"] is None  # three negatives cannot tell 0.95 from 1
+    many = probabilities.repeat(7, 1), target.repeat(7)
+    row = per_class_rows(*many, "ab", specificity=0.95)[1]
+    assert row["sensitivity"] == pytest.approx(2 / 3)
 
 
 def test_confusions_stand_in_the_row_of_the_true_class():

@@ -1,3 +1,5 @@
+import dataclasses
+
 import nibabel
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from nlran.features import Features, Place
 from nlran.localizing import infected_slices
 from nlran.model import nlran_tiny
 from nlran.options import ReadingOptions
-from nlran.pictures import maps_png, most_active_slices, planes, scan_png, slice_names
+from nlran.pictures import maps_png, most_active_slices, planes, scan_png, slice_names, slice_titles
 from nlran.predicting import _one_slice, name_outputs, write_heat_map
 from nlran.prepare import Preparation, to_scan_grid
 from nlran.sanity import deletion_insertion, rank_correlation, untrained_like
@@ -101,9 +103,11 @@ def test_a_dicom_folder_gets_a_heat_map_in_patient_space(shared_files, tmp_path)
     write_heat_map(
         tmp_path / "h.nii.gz", to_scan_grid(found.maps["trunk"], found.grid), found.volume
     )
+    assert nibabel.load(tmp_path / "h.nii.gz").shape == (512, 512, 12)
     again = read_volume(tmp_path / "h.nii.gz")
     np.testing.assert_allclose(again.affine, found.volume.affine, atol=1e-3)
-    assert again.array.shape == found.volume.array.shape
+    heat = to_scan_grid(found.maps["trunk"], found.grid)
+    np.testing.assert_allclose(again.array, heat, atol=1 / 255)
 
 
 def test_units_that_differ_from_the_networks_are_refused_or_keep_their_own_scale(tmp_path):
@@ -148,6 +152,9 @@ def test_slices_are_numbered_as_in_the_file():
     array = np.zeros((4, 2, 2), np.float32)
     assert slice_names(volume_of(array)) == [0, 1, 2, 3]
     assert slice_names(volume_of(array, reverse=True)) == [3, 2, 1, 0]
+    flat = dataclasses.replace(volume_of(array), affine=np.diag([1.0, 1, 1, 1])[[2, 1, 0, 3]])
+    assert slice_titles(flat)[3] == "slice 3, z 3 mm"
+    assert slice_titles(dataclasses.replace(flat, geometry=False))[3] == "slice 3"
     infected = infected_slices([0, 1], volume_of(array, reverse=True), "x")
     assert infected.tolist() == [False, False, True, True]
     with pytest.raises(DataError, match="infected slice 4, but the scan has 4 slices"):
@@ -162,13 +169,13 @@ def test_planes_are_hung_as_radiologists_do():
     array[:, :, 0] += 4  # the right
     heat = np.zeros((6, 5, 4))
     heat[2, 3, 1] = 1
-    *_, (_, coronal, _), (_, sagittal, _) = planes(heat, range(6), axial=1)
+    *_, (_, coronal, _), (_, sagittal, _) = planes(heat, list("abcdef"), axial=1)
     np.testing.assert_array_equal(array[coronal][:, 1:], np.eye(6)[0][:, None] * np.ones(3))
     assert (array[coronal][:, 0] >= 4).all()
     assert (array[sagittal][:, 0] >= 2).all()
     np.testing.assert_array_equal(array[sagittal][:, 1], np.eye(6)[0])
-    title, axial, _ = planes(heat, [9, 8, 7, 6, 5, 4], axial=1)[0]
-    assert (title, axial) == ("slice 7", 2)
+    title, axial, _ = planes(heat, list("abcdef"), axial=1)[0]
+    assert (title, axial) == ("c", 2)
 
 
 def test_pictures_are_pictures():

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import traceback
+import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -160,7 +161,7 @@ def run_command(
             print(stop.code, file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted; a training run goes on with --resume last", file=sys.stderr)
+        print(f"{prog}: interrupted{_how_to_go_on(function)}", file=sys.stderr)
         return 1
     except Exception as error:
         if debug:
@@ -173,6 +174,13 @@ def run_command(
         print(f"{prog}: failed: {_failure(error)}{hint}", file=sys.stderr)
         return 1
     return 0
+
+
+def _how_to_go_on(function: Callable[..., Any]) -> str:
+    hints = typing.get_type_hints(function)
+    if RunOptions in hints.values():
+        return "; a run that has finished an epoch goes on with --resume last"
+    return "; --resume goes on with what is missing" if "resume" in hints else ""
 
 
 def program(function: Callable[..., Any], prog: str) -> Callable[[], NoReturn]:

@@ -91,6 +91,7 @@ def prepare_out(
     resume: str | None = None,
     overwrite: bool = False,
     may_change: Iterable[str] = (),
+    keep: Iterable[str | Path] = (),
 ) -> Path:
     """Make the output folder of a run, note its settings in config.yaml, and return the folder.
 
@@ -103,6 +104,7 @@ def prepare_out(
         resume: given if the run in `out` is to go on.
         overwrite: empty the folder first.
         may_change: settings that may differ between a run and its resumption.
+        keep: what the command reads, see `check_out`.
 
     Raises:
         DataError: the folder is not empty and neither `resume` nor `overwrite` is given, it holds
@@ -111,24 +113,33 @@ def prepare_out(
     folder = Path(out)
     if not is_first_process():
         return folder
-    check_out(out, resume=resume, overwrite=overwrite)
+    check_out(out, resume=resume, overwrite=overwrite, keep=keep)
     given = {name: value for name, value in settings.items() if value is not None}
     text = _RUN_MARK + yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
     if resume is not None:
         _check_resumed(folder / "config.yaml", yaml.safe_load(text), set(may_change))
-    elif folder.exists():
+    elif folder.exists() and not _never_began(folder):
         _empty(folder)
     write_text(folder / "config.yaml", text)
     return folder
 
 
-def check_out(out: str, *, resume: str | None = None, overwrite: bool = False) -> None:
+def check_out(
+    out: str,
+    *,
+    resume: str | None = None,
+    overwrite: bool = False,
+    go_on: str | None = None,
+    keep: Iterable[str | Path] = (),
+) -> None:
     """Check that a run may write into `out`, before anything slow begins.
 
     Args:
         out: the folder.
         resume: given if the run in `out` is to go on.
         overwrite: the folder may be emptied.
+        go_on: the option that goes on with a run, where the command has one.
+        keep: files and folders that the command reads: emptying `out` must not take them.
 
     Raises:
         DataError: see `prepare_out`.
@@ -140,21 +151,31 @@ def check_out(out: str, *, resume: str | None = None, overwrite: bool = False) -
         raise DataError("--out is empty; give the path of a folder")
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{out}: --out must be a folder, this is a file; choose another")
+    for needed in map(Path, keep):
+        if overwrite and needed.resolve().is_relative_to(folder.resolve()):
+            raise DataError(
+                f"{out}: --overwrite would delete {needed}, which this command needs; choose "
+                "another --out"
+            )
     if resume is not None:
         if overwrite:
             raise DataError("--resume and --overwrite exclude each other; give one")
         if not _is_run(folder):
             raise DataError(f"{out}: nothing to resume: no run began there; leave out --resume")
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(folder.iterdir()) and not _never_began(folder):
         if not _is_run(folder):
             raise DataError(
                 f"{out}: folder is not empty and holds no run (a config.yaml of ours), so it is "
                 "not overwritten; choose another --out"
             )
         if not overwrite:
-            raise DataError(
-                f"{out}: folder is not empty; pass --resume last, --overwrite, or another --out"
-            )
+            ways = [*([go_on] if go_on else []), "--overwrite", "or another --out"]
+            raise DataError(f"{out}: folder is not empty; pass {', '.join(ways)}")
+
+
+def _never_began(folder: Path) -> bool:
+    """Return whether a run in the folder failed before it wrote anything but its settings."""
+    return _is_run(folder) and {path.name for path in folder.iterdir()} <= {"config.yaml", "cache"}
 
 
 def _is_run(folder: Path) -> bool:
@@ -184,7 +205,8 @@ def _check_resumed(begun: Path, settings: dict[str, Any], may_change: set[str]) 
         if name not in may_change and before.get(name) != settings.get(name):
             raise DataError(
                 f"{begun.parent}: cannot resume: {name} was {before.get(name)!r} and is now "
-                f"{settings.get(name)!r}; give the same value or another --out"
+                f"{settings.get(name)!r}; give the same value (--config {begun} gives all) or "
+                "another --out"
             )
 
 

@@ -55,7 +55,7 @@ def train(
         training: the recipe.
         run: how to run.
     """
-    check_out(out, resume=run.resume, overwrite=run.overwrite)
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=[data])
     if preparation.size is not None and preparation.size[0] == 0 and network.model != "covnet":
         raise ValueError(f"--size with depth 0 is for covnet; {network.model} needs a depth")
     found = open_scans(data, scans)
@@ -96,7 +96,7 @@ def evaluate(
     if not 0 < specificity < 1:
         raise ValueError(f"--specificity must be in (0, 1), got {specificity}")
     if out is not None:
-        check_out(out, overwrite=run.overwrite)
+        check_out(out, overwrite=run.overwrite, keep=[checkpoint, data])
     from nlran.judging import evaluate_network
 
     return evaluate_network(data, checkpoint, split, out, scans, batch_size, specificity, run)
@@ -128,7 +128,13 @@ def predict(
     if not scans:
         raise DataError("give scans or folders, e.g. nlran-predict scan.nii.gz --checkpoint runs/x")
     find_saved(checkpoint)
-    check_out(out, resume="last" if resume else None, overwrite=run.overwrite)
+    check_out(
+        out,
+        resume="last" if resume else None,
+        overwrite=run.overwrite,
+        go_on="--resume",
+        keep=[checkpoint, *scans],
+    )
     from nlran.predicting import predict_scans
 
     return predict_scans(scans, checkpoint, out, maps, reading, resume, run)
@@ -170,7 +176,7 @@ def explain(
     if slices is not None and not Path(slices).is_file():
         raise DataError(f"{slices}: no such file; --slices takes a JSON file")
     if out is not None:
-        check_out(out, overwrite=run.overwrite)
+        check_out(out, overwrite=run.overwrite, keep=[checkpoint, *scans])
     from nlran.localizing import explain_scans
 
     return explain_scans(scans, checkpoint, masks, slices, out, steps, reading, run)
@@ -205,7 +211,7 @@ def audit(
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be >= 1, got {limit}")
     if out is not None:
-        check_out(out, overwrite=overwrite)
+        check_out(out, overwrite=overwrite, keep=[data])
     from nlran.audit import audit as audit_scans
 
     return audit_scans(
@@ -221,18 +227,19 @@ def audit(
     )
 
 
-def inspect(*scans: str, allow_gaps: bool = False) -> Result:
+def inspect(*scans: str, allow_gaps: bool = False, skip_bad: bool = False) -> Result:
     """Say what a scan is: shape, spacing, orientation, HU percentiles, and what is odd about it.
 
     Args:
         scans: files and folders; a folder that is no scan is searched at any depth.
         allow_gaps: fill in slices missing from a DICOM series instead of refusing it.
+        skip_bad: name scans that cannot be read and go on, instead of stopping.
     """
     if not scans:
         raise DataError("give scans or folders, e.g. nlran-inspect scan.nii.gz")
     from nlran.inspection import inspect_scans
 
-    return inspect_scans(scans, allow_gaps)
+    return inspect_scans(scans, allow_gaps=allow_gaps, skip_bad=skip_bad)
 
 
 def phantoms(

@@ -77,6 +77,7 @@ def classification_report(
     probabilities: Tensor,
     target: Tensor,
     patients: Sequence[Hashable],
+    classes: Sequence[str] | None = None,
     *,
     level: float = 0.95,
     draws: int = 2000,
@@ -88,6 +89,7 @@ def classification_report(
         probabilities: float, shape (N, C).
         target: int64, shape (N,).
         patients: of each scan; an interval resamples patients, not scans.
+        classes: names for the notes; numbers if None.
         level: of the intervals.
         draws: resamples.
         seed: of the resampling.
@@ -110,11 +112,10 @@ def classification_report(
         numbers[name] = value.item()
         numbers[f"{name}_low"] = low.item() if honest else torch.nan
         numbers[f"{name}_high"] = high.item() if honest else torch.nan
-    absent = sorted(set(range(probabilities.shape[1])) - set(target.tolist()))
+    names = list(map(str, range(probabilities.shape[1]))) if classes is None else classes
+    absent = [name for number, name in enumerate(names) if not (target == number).any()]
     if absent:
-        notes.append(
-            f"no scan of class {', '.join(map(str, absent))}: macro numbers are not defined"
-        )
+        notes.append(f"no scan of class {', '.join(absent)}: macro numbers are not defined")
     lost = resampled["macro_auc"].isnan().double().mean().item()
     if not absent and lost > 0.05:
         notes.append(
@@ -128,7 +129,8 @@ def per_class_rows(
 ) -> list[dict[str, Any]]:
     """Return one row per class: scans, AUC against the rest, precision, recall, F1, sensitivity.
 
-    The sensitivity is that of a point of the ROC curve of these very scans, no threshold to use.
+    The sensitivity is that of a point of the ROC curve of these very scans, no threshold to use; it
+    is None where there are too few scans of other classes to tell that specificity from 1.
 
     Args:
         probabilities: float, shape (N, C).
@@ -143,7 +145,7 @@ def per_class_rows(
         hit = (truth & named).sum().item()
         support, answers = truth.sum().item(), named.sum().item()
         sensitivity = None
-        if 0 < support < len(target):
+        if support and (len(target) - support) * (1 - specificity) >= 1 - 1e-9:
             false, true = roc_curve(probabilities[:, number], truth)
             allowed = false <= 1 - specificity + 1e-9
             sensitivity = true[allowed].max().item()

@@ -27,6 +27,7 @@ from nlran.lightning import NLRANModule
 from nlran.options import ScanOptions
 from nlran.saved import RESEARCH_USE, load_network
 from nlran.splits import read_splits
+from nlran.tables import read_manifest
 
 PACKAGE = "nlran"
 LIMITS = (
@@ -139,6 +140,7 @@ def evaluate_network(
         device=device,
         notes=[
             RESEARCH_USE,
+            *_seen_in_training(Path(checkpoint) / "splits.csv", ct, places, split),
             *ct.scans.notes,
             *found.notes,
             *class_notes(found, classes, specificity),
@@ -151,6 +153,20 @@ def evaluate_network(
         )
         write_judgement(folder, result, found, ct, sections)
     return result
+
+
+def _seen_in_training(table: Path, ct: CTData, places: Sequence[int], split: str) -> list[str]:
+    """Return a loud line if scans that are judged were trained on, as far as their names tell."""
+    if split == "train":
+        return ["THESE ARE THE TRAINING SCANS: the numbers say nothing about new patients"]
+    if split != "all" or not table.is_file():
+        return []
+    trained = {row.path for row in read_manifest(table) if row.split == "train"}
+    seen = sum(ct.scans.scans[place].path in trained for place in places)
+    return [
+        f"{seen} OF {len(places)} SCANS ARE NAMED LIKE TRAINING SCANS of this run: the numbers "
+        "flatter"
+    ] * bool(seen)
 
 
 def judgement_metrics(
@@ -212,7 +228,7 @@ def judge(
     known = [data.scans.scans[place] for place in indices.tolist()]
     target = torch.tensor([scan.label for scan in known])
     numbers, notes = classification_report(
-        probabilities, target, [scan.patient for scan in known], seed=run.seed
+        probabilities, target, [scan.patient for scan in known], data.classes, seed=run.seed
     )
     return Judgement(indices, probabilities, target, numbers, notes)
 

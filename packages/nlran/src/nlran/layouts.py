@@ -166,7 +166,10 @@ def find_scan_files(places: Sequence[str]) -> list[tuple[Path, str]]:
             named = place.resolve() if place.name in ("", "..") else place
             found.append((place, named.name))
             continue
-        paths = [path for path, _ in _scans_below(place, place, Counter(), {place.resolve()})]
+        spare: Counter[str] = Counter()
+        paths = [path for path, _ in _scans_below(place, place, spare, {place.resolve()})]
+        if spare := +spare:
+            log.info("%s: %d files are no scans", place, spare.total())
         below = [(path, path.relative_to(place)) for path in paths]
         scans = [
             (path, name.as_posix()) for path, name in below if name.parts[0].lower() != "masks"

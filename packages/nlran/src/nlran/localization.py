@@ -122,7 +122,7 @@ def slice_auc(heat: ArrayLike, infected: ArrayLike) -> float:
         infected: whether a radiologist called each slice infected, bool, shape (D,).
 
     Returns:
-        In [0, 1]; NaN where all slices are alike.
+        In [0, 1]; NaN where all slices are called alike, or the map does not change along them.
 
     Raises:
         ValueError: the shapes do not agree.
@@ -136,7 +136,10 @@ def slice_auc(heat: ArrayLike, infected: ArrayLike) -> float:
         )
     if infected.all() or not infected.any():
         return np.nan
-    return float(roc_auc_score(infected, heat.mean((1, 2))))
+    means = heat.mean((1, 2))
+    if np.ptp(means) <= 1e-6 * np.abs(means).max():
+        return np.nan
+    return float(roc_auc_score(infected, means))
 
 
 def random_map(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:

@@ -39,6 +39,18 @@ LIMITS = (
     "random map and the middle of the lungs are the bars to clear. Scores are means over scans: "
     "lesions of one patient are not independent."
 )
+EXPLAINED = {
+    "pointing": "share of scans whose hottest voxel lies in a lesion; higher is better",
+    "top_k_iou": "IoU of the lesions with as many hottest voxels; higher is better",
+    "energy_inside": "share of the map's sum that lies in lesions; higher is better",
+    "average_precision": "of the map as a classifier of voxels; higher is better",
+    "slice_auc": "AUC of the map's mean per slice for infected slices; 0.5 is chance",
+    "like untrained": "rank correlation with the map of a new network of the same kind; near 1 "
+    "means that the map shows the scan rather than what was learnt",
+    "deletion": "mean probability of the answer while the hottest voxels are blurred; lower is "
+    "better, compare with random",
+    "insertion": "mean probability while they are brought back first; higher is better",
+}
 SANITY = ("like untrained", "deletion", "insertion")
 
 
@@ -143,8 +155,7 @@ def explain_scans(
         device=describe_device(device),
         notes=[
             RESEARCH_USE,
-            "like untrained: rank correlation with the map of a new network of the same kind; near "
-            "1 means that the map shows the scan rather than what was learnt",
+            *(f"{key}: {EXPLAINED[key]}" for key in table[0] if key in EXPLAINED),
             *(f"left out: {line}" for line in bad),
         ],
     )
@@ -177,6 +188,12 @@ def _score_scan(
             row |= localization(heat, lesion)
         if infected is not None:
             row["slice_auc"] = slice_auc(heat, infected)
+            if name == "random":  # one draw alone may be far from 0.5 for so few slices
+                shape = found.grid.grid_shape
+                draws = (random_map(shape, seed + draw) for draw in range(20))
+                row["slice_auc"] = fmean(
+                    slice_auc(to_scan_grid(draw, found.grid), infected) for draw in draws
+                )
         for kind, of_untrained in other.maps.items():
             if kind == name:
                 both = torch.from_numpy(maps[name]), torch.from_numpy(of_untrained)
@@ -282,7 +299,7 @@ def _section(table: Sequence[Mapping[str, Any]]) -> Section:
             colors = [PALETTE[7] if row["map"] in controls else PALETTE[0] for row in table]
             axes.barh([row["map"] for row in table], values, color=colors)
             axes.set_title(key.replace("_", " "))
-            axes.invert_yaxis()
+        axes.invert_yaxis()  # shared by all
 
     return Section(
         "Maps side by side",

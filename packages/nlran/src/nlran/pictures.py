@@ -43,20 +43,33 @@ def slice_names(volume: Volume) -> list[int]:
     return numbers[::-1] if volume.order[0][1] else numbers
 
 
+def slice_titles(volume: Volume) -> list[str]:
+    """Return what stands above each axial slice: its number, and z in the scanner's millimetres.
+
+    Args:
+        volume: the scan.
+    """
+    _, height, width = volume.array.shape
+    titles = []
+    for place, number in enumerate(slice_names(volume)):
+        z = (volume.affine @ (place, height / 2, width / 2, 1))[2]
+        titles.append(f"slice {number}" + (f", z {z:.0f} mm" if volume.geometry else ""))
+    return titles
+
+
 def planes(
-    heat: np.ndarray, names: Sequence[int], *, axial: int = 4
+    heat: np.ndarray, titles: Sequence[str], *, axial: int = 4
 ) -> list[tuple[str, Any, tuple[int, int]]]:
     """Return what `scan_png` shows: title, index that cuts the plane out, and its two axes.
 
     Args:
         heat: float, shape (D, H, W).
-        names: of the axial slices.
+        titles: of the axial slices.
         axial: number of axial slices.
     """
     _, row, column = np.unravel_index(int(heat.argmax()), heat.shape)
     shown: list[tuple[str, Any, tuple[int, int]]] = [
-        (f"slice {names[number]}", np.s_[number], (1, 2))
-        for number in most_active_slices(heat, axial)
+        (titles[number], np.s_[number], (1, 2)) for number in most_active_slices(heat, axial)
     ]
     shown.append(("coronal", np.s_[::-1, row], (0, 2)))  # the head is up
     shown.append(("sagittal", np.s_[::-1, :, column], (0, 1)))
@@ -74,7 +87,7 @@ def scan_png(volume: Volume, heat: np.ndarray, window: tuple[float, float]) -> b
         heat: float in [0, 1], shape (D, H, W) of the scan.
         window: values shown as black and white.
     """
-    shown = planes(heat, slice_names(volume))
+    shown = planes(heat, slice_titles(volume))
 
     def draw(figure: Any) -> None:
         places = figure.subplots(2, len(shown), squeeze=False)
@@ -83,7 +96,7 @@ def scan_png(volume: Volume, heat: np.ndarray, window: tuple[float, float]) -> b
             for place, overlaid in zip(column, (False, True), strict=True):
                 place.axis("off")
                 _show(place, volume.array[plane], heat[plane] if overlaid else None, window, aspect)
-            column[0].set_title(title, fontsize=9, loc="center")
+            column[0].set_title(title, fontsize=8, loc="center")
         figure.supxlabel(RESEARCH_USE, fontsize=7, color="#64748b")
 
     return figure_png(draw, width=2.1 * len(shown), height=4.5)

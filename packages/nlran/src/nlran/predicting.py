@@ -26,7 +26,7 @@ from nlran.judging import PACKAGE
 from nlran.layouts import find_scan_files
 from nlran.masks import bare_name
 from nlran.options import MapOptions, ReadingOptions
-from nlran.pictures import maps_png, most_active_slices, scan_png, slice_names
+from nlran.pictures import maps_png, most_active_slices, scan_png, slice_titles
 from nlran.prepare import GridMap, to_scan_grid
 from nlran.saved import RESEARCH_USE, load_network
 from nlran.volumes import Volume
@@ -176,7 +176,10 @@ def write_heat_map(path: Path, heat: np.ndarray, volume: Volume) -> None:
         volume: the scan.
     """
     array = volume.in_file_order(np.rint(heat * 255).astype(np.uint8))
-    image = nibabel.Nifti1Image(array, volume.file_affine())
+    affine = volume.file_affine()
+    if volume.kind == "dicom":  # a series has no order of axes; NIfTI's is columns, rows, slices
+        array, affine = array.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]]
+    image = nibabel.Nifti1Image(array, affine)
     image.header.set_slope_inter(1 / 255, 0)
     image.header["descrip"] = b"nlran heat map; research use only"
     image.header.set_xyzt_units("mm")
@@ -207,7 +210,7 @@ def _write_scan(
     page = Result(
         package=PACKAGE,
         command="nlran-predict",
-        title=f"{found.path.name}: {says}",
+        title=f"{found.path.name}: {says}, {max(probabilities):.0%}",
         rows=[{"class": c, "probability": p} for c, p in zip(classes, probabilities, strict=True)],
         settings={
             "scan": str(found.path),
@@ -227,8 +230,9 @@ def _write_scan(
             f"Where the features respond ({kind})",
             figure=picture,
             caption="The most active axial slices, and the coronal and sagittal plane through the "
-            "peak; above the scan alone, below under the heat map. Slices are numbered as in the "
-            "file, from 0. The patient's right is on the left. The map itself: "
+            "peak; above the scan alone, below under the heat map. Slices are numbered along the "
+            "file's axis, from 0 (of a DICOM series: from the feet). The patient's right is on the "
+            "left. The map itself: "
             f"{name}_heatmap.nii.gz, on the scan's own grid.",
         )
     ]
@@ -237,7 +241,7 @@ def _write_scan(
         shown: dict[str, np.ndarray] = {k: _one_slice(found, k, number) for k in found.maps}
         sections.append(
             Section(
-                f"Slice {slice_names(volume)[number]} under every map",
+                f"{slice_titles(volume)[number].capitalize()}, under every map",
                 figure=maps_png(volume, shown, window, slice_number=number),
                 caption="Each map is scaled by its own extremes. trunk and gradcam-stage1 are "
                 "controls: a map that looks no better than these owes nothing to the attention "

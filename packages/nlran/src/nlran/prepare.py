@@ -317,6 +317,8 @@ def read_mask(path: str | Path, volume: Volume, *, may_be_empty: bool = False) -
             order=0,
             mode="grid-constant",
         )
+    if mask.array.min() < 0:
+        raise DataError(f"{path}: holds values below 0; expected a mask, 0 where nothing is marked")
     if not chosen.any() and (mask.array.any() or not may_be_empty):
         raise DataError(f"{path}: marks no voxel of the scan; expected a mask of the same patient")
     return chosen

@@ -170,7 +170,8 @@ def train_network(
         preparation=ct.preparation,
         data_hash=ct.data_hash,
         device=device,
-        made_by=f"nlran-train, seed {run.seed}, {len(history.rows)} epochs, {which}",
+        made_by=f"nlran-train, seed {run.seed}, {len(history.rows)} epochs, {which}; "
+        f"{_training_words(ct, splitting)}",
     )
     result.files |= {"last": str(folder / "last.ckpt"), "export": str(folder / "export")}
     if chosen is not last:
@@ -244,6 +245,13 @@ def _keep_splits(path: Path, ct: CTData, *, resumed: bool) -> None:
             )
         return
     write_splits(path, ct.scans, ct.splits)
+
+
+def _training_words(ct: CTData, splitting: SplitOptions) -> str:
+    counts = zip(ct.classes, ct.target_counts().tolist(), strict=True)
+    shown = ", ".join(f"{count} {name}" for name, count in counts)
+    held_out = f"{len(ct.splits['test'])} test scans" if ct.splits["test"] else "NO TEST SCANS"
+    return f"trained on {shown}, split by {splitting.split}, {held_out}"
 
 
 def _warnings(ct: CTData, splitting: SplitOptions, split: str) -> list[str]:

@@ -59,7 +59,7 @@ def train(
     parse_data(data)
     complete_options(method, loss.given())
     check_networks(student, teacher)
-    check_out(out, resume=run.resume, overwrite=run.overwrite)
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last")
     from papercommons.training import begin_run
 
     from rld_distill import runs
@@ -126,7 +126,7 @@ def teacher(
     """
     parse_data(data)
     check_networks(model, TeacherOptions())
-    check_out(out, resume=run.resume, overwrite=run.overwrite)
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last")
     from papercommons.training import begin_run
 
     from rld_distill import runs
@@ -220,7 +220,7 @@ def evaluate(
     if teacher is not None:
         find_saved(teacher)
     if out is not None:
-        check_out(out, overwrite=run.overwrite)
+        check_out(out, overwrite=run.overwrite, keep=[checkpoint])
     from rld_distill.judging import evaluate_classifier
 
     return evaluate_classifier(
@@ -255,7 +255,7 @@ def predict(
     paths = find_images(images)
     find_saved(checkpoint)
     if out is not None:
-        check_out(out, overwrite=run.overwrite)
+        check_out(out, overwrite=run.overwrite, keep=[checkpoint])
     from rld_distill.judging import predict_images
 
     return predict_images(paths, checkpoint, out, batch_size, skip_bad, run)
@@ -299,7 +299,7 @@ def compare(
     if tune < 0:
         raise ValueError(f"--tune must be >= 0, got {tune}")
     check_networks(student, teacher)
-    check_out(out, resume=run.resume, overwrite=run.overwrite)
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last")
     from rld_distill.comparison import compare_methods
 
     return compare_methods(
