@@ -265,3 +265,13 @@ def test_track_gives_every_item_with_and_without_a_bar(wanted, monkeypatch, caps
     monkeypatch.setattr("papercommons.cli.show_progress", lambda: wanted)
     assert list(track([1, 2, 3], "items")) == [1, 2, 3]
     assert capsys.readouterr().out == ""
+
+
+def test_a_program_leaves_its_process_group(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--no-such-option"])
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    with pytest.raises(SystemExit) as stop:
+        program(lambda: None, "x")()
+    assert not torch.distributed.is_initialized()
+    assert stop.value.code == 2

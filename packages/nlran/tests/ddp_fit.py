@@ -33,3 +33,4 @@ if __name__ == "__main__":
     found = train(sys.argv[1], batch_size=3, run=run)
     if torch.distributed.get_rank() == 0:
         torch.save(found, sys.argv[2])
+    torch.distributed.destroy_process_group()  # else gloo's threads may abort the exit

@@ -38,3 +38,4 @@ if __name__ == "__main__":
     found = train(batch_size=32, run=run)
     if torch.distributed.get_rank() == 0:
         torch.save(found, sys.argv[1])
+    torch.distributed.destroy_process_group()  # else gloo's threads may abort the exit

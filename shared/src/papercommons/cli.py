@@ -192,9 +192,18 @@ def program(function: Callable[..., Any], prog: str) -> Callable[[], NoReturn]:
     """
 
     def main() -> NoReturn:
-        sys.exit(run_command(function, prog=prog))
+        code = run_command(function, prog=prog)
+        _leave_process_group()
+        sys.exit(code)
 
     return main
+
+
+def _leave_process_group() -> None:
+    """End torch's process group, if there is one: else gloo's threads may abort the exit."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def user_message(error: BaseException, module: str) -> str | None:
