@@ -90,7 +90,7 @@ class Scale(NamedTuple):
 
 FULL = {
     "few": Scale(8, 141, 240, 600),
-    "more": Scale(5, 240, 240, 900),
+    "more": Scale(3, 240, 240, 900),
     "planted": Scale(3, 240, 240, 1200),
 }
 QUICK = dict.fromkeys(FULL, Scale(2, 24, 24, 6))
@@ -268,7 +268,7 @@ def summarize(task: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, lis
             row[f"{measure} per seed"] = values
         if name != "plain":
             row |= paired(row["accuracy per seed"], [run["accuracy"] for run in runs["plain"]])
-        rows.append(row | {"seconds": fmean(run["seconds"] for run in found)})
+        rows.append(row)
     maps = []
     for name, found in runs.items():
         for kind in found[0]["maps"]:
