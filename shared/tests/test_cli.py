@@ -9,7 +9,16 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from papercommons.cli import RunOptions, program, run_command, track, user_message
+from papercommons.cli import (
+    ComputeOptions,
+    DeviceOptions,
+    RunOptions,
+    leave_process_group,
+    program,
+    run_command,
+    track,
+    user_message,
+)
 from papercommons.errors import DataError, nearest, one_line, reason
 from papercommons.report import Result
 from torch.utils.data import DataLoader
@@ -267,11 +276,35 @@ def test_track_gives_every_item_with_and_without_a_bar(wanted, monkeypatch, caps
     assert capsys.readouterr().out == ""
 
 
-def test_a_program_leaves_its_process_group(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x", "--no-such-option"])
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["--no-such-option"], 2)])
+def test_a_program_that_succeeds_leaves_its_process_group(words, code, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", *words])
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    with pytest.raises(SystemExit) as stop:
-        program(lambda: None, "x")()
+    try:
+        with pytest.raises(SystemExit) as stop:
+            program(lambda: None, "x")()
+        assert stop.value.code == code
+        assert torch.distributed.is_initialized() == (code != 0)
+    finally:
+        leave_process_group()
     assert not torch.distributed.is_initialized()
-    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [(ComputeOptions, 2), (DeviceOptions, 0), (RunOptions, 0)]
+)
+def test_double_precision_is_offered_where_lightning_moves_the_batches(options, code, capsys):
+    def function(*, run=options()) -> None:  # noqa: B008
+        """Do.
+
+        Args:
+            run: how.
+        """
+        chosen.append(run.precision)
+
+    chosen = []
+    function.__annotations__["run"] = options
+    assert call(function, "--precision", "64-true") == code
+    assert chosen == ["64-true"] * (code == 0)
+    assert call(function, "--precision", "bf16-mixed") == 0

@@ -139,6 +139,21 @@ def test_overwrite_empties_the_folder(begun):
     assert "lr: 0.2" in (begun / "config.yaml").read_text()
 
 
+def test_overwrite_keeps_the_cache(begun):
+    (begun / "cache").mkdir()
+    (begun / "cache" / "kept").touch()
+    prepare_out(str(begun), {"lr": 0.2}, overwrite=True)
+    assert names(begun) == ["cache", "config.yaml"]
+    assert names(begun / "cache") == ["kept"]
+
+
+def test_a_cache_beside_settings_of_another_program_is_no_run(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "config.yaml").write_text("lr: 0.1")
+    with pytest.raises(DataError, match="holds no run"):
+        prepare_out(str(tmp_path), {}, overwrite=True)
+
+
 def test_overwrite_of_a_folder_that_does_not_exist(tmp_path):
     assert names(prepare_out(str(tmp_path / "new"), {}, overwrite=True)) == ["config.yaml"]
 
@@ -306,6 +321,9 @@ def test_a_run_that_never_began_may_be_written_over(tmp_path):
     folder = prepare_out(str(tmp_path / "a"), {"x": 1})
     (folder / "cache").mkdir()
     (folder / "cache" / "kept").touch()
+    (folder / "config.yaml").rename(tmp_path / "config.yaml")
+    check_out(str(folder))
+    (tmp_path / "config.yaml").rename(folder / "config.yaml")
     prepare_out(str(folder), {"x": 2})
     assert yaml.safe_load((folder / "config.yaml").read_text()) == {"x": 2}
     assert (folder / "cache" / "kept").exists()

@@ -245,6 +245,21 @@ def test_page_escapes_what_users_wrote(tmp_path):
     assert ("alt", EVIL) in page.attributes
 
 
+def test_page_leads_to_others_beside_it(tmp_path):
+    links = {"a & b": "scans/a b.html", EVIL: EVIL, "c": "javascript:c", "d": "é#?\udcff"}
+    page = Page(
+        write_report(tmp_path / "a.html", make(), [Section("Scans", links=links)]).read_text(
+            encoding="utf-8"
+        )
+    )
+    assert "script" not in page.tags
+    assert all(words in page.text for words in links if words.isascii())
+    leads = [value for name, value in page.attributes if name == "href"]
+    assert leads[0] == "scans/a%20b.html"
+    assert leads[2:] == ["javascript%3Ac", "%C3%A9%23%3F%FF"]
+    assert not set("<>\"'&") & set(leads[1])
+
+
 def test_page_survives_braces_and_odd_names(tmp_path):
     result = make(title="{x} %s \udcff")
     assert "{x} %s" in write_report(tmp_path / "a.html", result).read_text(encoding="utf-8")

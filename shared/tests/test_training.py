@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from papercommons.cli import RunOptions
+from papercommons.cli import RunOptions, leave_process_group
 from papercommons.data.sampling import EpochSampler
 from papercommons.errors import DataError
 from papercommons.training import fit, gather_predictions, make_trainer, seed_everything
@@ -397,4 +397,4 @@ def main(folder):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-    torch.distributed.destroy_process_group()  # else gloo's threads may abort the exit
+    leave_process_group()

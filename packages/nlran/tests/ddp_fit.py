@@ -6,7 +6,7 @@ import torch
 from nlran.data import CTData
 from nlran.lightning import NLRANModule
 from nlran.model import nlran_tiny
-from papercommons.cli import RunOptions
+from papercommons.cli import RunOptions, leave_process_group
 from papercommons.training import fit, gather_predictions, seed_everything
 
 
@@ -33,4 +33,4 @@ if __name__ == "__main__":
     found = train(sys.argv[1], batch_size=3, run=run)
     if torch.distributed.get_rank() == 0:
         torch.save(found, sys.argv[2])
-    torch.distributed.destroy_process_group()  # else gloo's threads may abort the exit
+    leave_process_group()

@@ -1,21 +1,6 @@
-import numpy as np
 import pytest
 from nlran.content import find_copies, fingerprint, scan_files
 from nlran.scans import find_scans
-from PIL import Image
-
-
-def write_scan(path, value=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.random.RandomState(value).randint(-1000, 400, (4, 8, 8)).astype(np.int16)
-    np.save(path, array)
-
-
-def write_slices(folder, numbers=range(4), value=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        grey = np.random.RandomState((value, number)).randint(0, 255, (8, 8), dtype=np.uint8)
-        Image.fromarray(grey).save(folder / f"{number:04d}.png")
 
 
 def write_header(path, data, text="DimSize = 4 4 4\nElementDataFile = {}\n"):
@@ -51,7 +36,7 @@ def test_voxels_of_a_header_are_not_left_over_files(tmp_path):
     assert not any("left out" in note for note in scans.notes)
 
 
-def test_copies_are_found_under_other_names_and_in_another_order(tmp_path):
+def test_copies_are_found_under_other_names_and_in_another_order(tmp_path, write_slices):
     for folder, numbers in (("a", (1, 2, 3)), ("b", (3, 1, 2)), ("c", (1, 2, 4))):
         write_slices(tmp_path / folder, numbers)
     for number, other in zip((1, 2, 3), (9, 7, 8), strict=True):
@@ -71,7 +56,7 @@ def test_copies_of_headers_are_told_by_their_voxels(tmp_path):
     assert find_copies(headers) == [[0, 1]]
 
 
-def test_files_that_a_desktop_leaves_do_not_count(tmp_path):
+def test_files_that_a_desktop_leaves_do_not_count(tmp_path, write_slices):
     write_slices(tmp_path / "a")
     write_slices(tmp_path / "b")
     before = fingerprint(scan_files(tmp_path / "a"))
@@ -81,7 +66,7 @@ def test_files_that_a_desktop_leaves_do_not_count(tmp_path):
     assert find_copies([tmp_path / "a", tmp_path / "b"]) == [[0, 1]]
 
 
-def test_the_hash_of_a_set_follows_the_content(tmp_path):
+def test_the_hash_of_a_set_follows_the_content(tmp_path, write_scan):
     for value, name in enumerate(("CP", "NCP")):
         write_scan(tmp_path / name / "a.npy", value)
     before = find_scans(tmp_path).hash()

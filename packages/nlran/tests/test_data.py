@@ -15,14 +15,8 @@ from PIL import Image
 SIZE = (16, 24, 20)
 
 
-def write_scan(path, seed, *, shape=(12, 20, 22), dtype=np.int16):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    low, high = (0, 256) if dtype == np.uint8 else (-1000, 400)
-    np.save(path, np.random.default_rng(seed).integers(low, high, shape).astype(dtype))
-
-
 @pytest.fixture
-def ct(tmp_path):
+def ct(tmp_path, write_scan):
     """Five patients in each of two classes, the first with a second scan."""
     for label, name in enumerate(("NCP", "CP")):
         for patient in range(5):
@@ -108,7 +102,7 @@ def test_a_second_run_decodes_nothing_from_the_cache_folder(ct, tmp_path_factory
     assert torch.equal(first, fresh)
 
 
-def test_the_cache_notices_what_changed(ct, tmp_path_factory, decoded):
+def test_the_cache_notices_what_changed(ct, tmp_path_factory, decoded, write_scan):
     folder = str(tmp_path_factory.mktemp("cache"))
     list(make_data(ct, cache=folder).loader([0, 1]))
     decoded.clear()
@@ -191,7 +185,7 @@ def test_workers_change_nothing(ct):
         assert torch.equal(one.volumes, other.volumes)
 
 
-def test_unequal_slice_counts_are_padded(tmp_path):
+def test_unequal_slice_counts_are_padded(tmp_path, write_scan):
     for label, name in enumerate(("NCP", "CP")):
         for patient in range(3):
             shape = (4 + 3 * patient, 20, 20)
@@ -256,25 +250,18 @@ def test_skipping_must_leave_every_class(ct):
         make_data(ct, skip_bad=True)
 
 
-def write_pictures(folder, seed):
-    folder.mkdir(parents=True)
-    for number in range(6):
-        grey = np.random.default_rng((seed, number)).integers(0, 256, (20, 20)).astype(np.uint8)
-        Image.fromarray(grey).save(folder / f"{number}.png")
-
-
-def test_pictures_are_scaled_by_255(tmp_path):
+def test_pictures_are_scaled_by_255(tmp_path, write_slices):
     for label, name in enumerate(("NCP", "CP")):
-        write_pictures(tmp_path / name / "1" / "2", label)
+        write_slices(tmp_path / name / "1" / "2", range(6), label)
     data = make_data(tmp_path, split="none", size=(0, 20, 20))
     assert data.units == "uint8"
     volumes = next(iter(data.loader([0]))).volumes
-    stored = np.asarray(Image.open(tmp_path / "CP" / "1" / "2" / "3.png"))
+    stored = np.asarray(Image.open(tmp_path / "CP" / "1" / "2" / "0003.png"))
     assert torch.allclose(volumes[0, 0, 3] * 255, torch.tensor(stored).float(), atol=0.1)
 
 
-def test_mixed_units_need_a_word(ct, tmp_path_factory):
-    write_pictures(ct / "NCP" / "NCP7" / "1", 0)
+def test_mixed_units_need_a_word(ct, tmp_path_factory, write_scan, write_slices):
+    write_slices(ct / "NCP" / "NCP7" / "1")
     with pytest.raises(DataError, match=r"NCP/NCP7/1: its values are uint8.*--mixed-units"):
         make_data(ct)
     data = make_data(ct, mixed_units=True, split="none")

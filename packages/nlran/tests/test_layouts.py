@@ -1,6 +1,5 @@
 import os
 
-import numpy as np
 import pytest
 from nlran.layouts import find_scan_files
 from nlran.scans import find_scans
@@ -11,36 +10,11 @@ from PIL import Image
 needs_links = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 
 
-def write_scan(path, value=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.random.RandomState(value).randint(-1000, 400, (4, 8, 8)).astype(np.int16)
-    np.save(path, array)
-
-
-def write_slices(folder, numbers=range(4), value=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        grey = np.random.RandomState((value, number)).randint(0, 255, (8, 8), dtype=np.uint8)
-        Image.fromarray(grey).save(folder / f"{number:04d}.png")
-
-
-@pytest.fixture
-def ct(tmp_path):
-    """Two patients of each class, each with two scans."""
-    value = 0
-    for name in ("Normal", "NCP", "CP"):
-        for patient in ("1", "2"):
-            for scan in ("a.npy", "b.npy"):
-                write_scan(tmp_path / name / f"{name}{patient}" / scan, value)
-                value += 1
-    return tmp_path
-
-
 def names(*places):
     return [name for _, name in find_scan_files([str(place) for place in places])]
 
 
-def test_scans_are_found_at_any_depth_with_their_names(tmp_path):
+def test_scans_are_found_at_any_depth_with_their_names(tmp_path, write_slices):
     for name in ("a/x.nii.gz", "b/x.nii.gz", "b/c/y.npy", "b/.hidden.npy", ".git/z.npy"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -53,14 +27,14 @@ def test_scans_are_found_at_any_depth_with_their_names(tmp_path):
         assert path == tmp_path / name
 
 
-def test_a_picture_beside_scans_does_not_make_them_one(tmp_path):
+def test_a_picture_beside_scans_does_not_make_them_one(tmp_path, write_scan):
     for name in ("a.npy", "b.npy"):
         write_scan(tmp_path / name)
     Image.new("L", (8, 8)).save(tmp_path / "preview.png")
     assert names(tmp_path) == ["a.npy", "b.npy"]
 
 
-def test_a_scan_may_be_the_folder_one_stands_in(tmp_path, monkeypatch):
+def test_a_scan_may_be_the_folder_one_stands_in(tmp_path, monkeypatch, write_slices):
     write_slices(tmp_path / "P1" / "inner")
     write_slices(tmp_path / "P1")
     monkeypatch.chdir(tmp_path / "P1")
@@ -69,14 +43,14 @@ def test_a_scan_may_be_the_folder_one_stands_in(tmp_path, monkeypatch):
     assert names("..") == ["P1"]
 
 
-def test_masks_beside_scans_are_passed_over(ct, caplog):
+def test_masks_beside_scans_are_passed_over(ct, caplog, write_scan):
     write_scan(ct / "masks" / "CP" / "CP1" / "a.npy")
     assert len(names(ct)) == 12
     assert "its folder of masks is passed over" in caplog.text
     assert names(ct / "masks") == ["CP/CP1/a.npy"]
 
 
-def test_places_without_scans(tmp_path):
+def test_places_without_scans(tmp_path, write_scan):
     with pytest.raises(DataError, match="absent: no such file or folder"):
         names(tmp_path / "absent")
     write_scan(tmp_path / "masks" / "a.npy")
@@ -113,7 +87,7 @@ def test_given_classes_may_be_absent_on_request(ct):
         find_scans(ct, classes=given, complete=False)
 
 
-def test_one_class_is_enough_where_the_others_may_be_absent(tmp_path):
+def test_one_class_is_enough_where_the_others_may_be_absent(tmp_path, write_scan):
     write_scan(tmp_path / "CP" / "a.npy")
     scans = find_scans(tmp_path, classes=["NCP", "CP"], complete=False)
     assert [scan.label for scan in scans.scans] == [1]
@@ -122,15 +96,15 @@ def test_one_class_is_enough_where_the_others_may_be_absent(tmp_path):
 
 
 def test_rows_of_other_classes_are_counted(ct):
-    text = "path,label\nNCP/NCP1/a.npy,x\nCP/CP1/a.npy,y\nCP/CP1/b.npy,z\n"
+    text = "path,label\nncp/ncp1/a.npy,x\nCP/CP1/a.npy,y\nCP/CP1/b.npy,z\n"
     (ct / "m.csv").write_text(text)
     scans = find_scans(ct, manifest=ct / "m.csv", classes=["y", "x"])
     assert scans.notes == ("left out: 1 scans of other classes",)
 
 
-def test_a_ccccii_patient_in_two_classes_is_an_error(tmp_path):
+def test_a_ccccii_patient_in_two_classes_is_an_error(tmp_path, write_slices):
     for value, scan in enumerate(("NCP/16/1164", "CP/16/4000", "CP/10/3153", "Normal/7/9")):
-        write_slices(tmp_path / scan, value=value)
+        write_slices(tmp_path / scan, seed=value)
     (tmp_path / "lesions_slices.csv").write_text("imgpath\nCP/10/3153/0002.png\n")
     with pytest.raises(DataError, match=r"patient 16 is in two classes: CP/16/4000 is CP, NCP/16"):
         find_scans(tmp_path)
@@ -139,11 +113,11 @@ def test_a_ccccii_patient_in_two_classes_is_an_error(tmp_path):
 
 
 @needs_links
-def test_slices_linked_from_another_scan_are_refused(tmp_path):
+def test_slices_linked_from_another_scan_are_refused(tmp_path, write_slices):
     write_slices(tmp_path / "P1", range(2))
     write_slices(tmp_path / "P2", range(2, 4))
     (tmp_path / "P1" / "0002.png").symlink_to(tmp_path / "P1" / "0001.png")
-    assert read_volume(tmp_path / "P1").array.shape == (3, 8, 8)
+    assert read_volume(tmp_path / "P1").array.shape == (3, 20, 20)
     (tmp_path / "P1" / "0003.png").symlink_to(tmp_path / "P2" / "0003.png")
     with pytest.raises(DataError, match=r"0003\.png: link out of the scan's folder"):
         read_volume(tmp_path / "P1")

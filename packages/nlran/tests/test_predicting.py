@@ -1,10 +1,11 @@
 import dataclasses
+import re
 
 import nibabel
 import numpy as np
 import pytest
 import torch
-from nlran.explaining import explain_scan
+from nlran.explaining import explain_inputs, explain_scan
 from nlran.features import Features, Place
 from nlran.localizing import infected_slices
 from nlran.model import nlran_tiny
@@ -129,6 +130,28 @@ def test_a_lung_mask_is_given_where_and_only_where_the_network_knows_it(trained_
     given = None if mask is None else tmp_path / mask
     with pytest.raises(DataError, match="--lung-mask"):
         explain_scan(Brightness(), tmp_path / "x.npy", preparation, ["trunk"], mask=given)
+
+
+def test_another_network_gets_the_inputs_that_were_read(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.RandomState(0).randint(-1000, 400, (20, 20, 20)))
+    preparation = Preparation(size=(16, 16, 16))
+    found = explain_scan(Brightness(), tmp_path / "x.npy", preparation)
+    other = Brightness()
+    again = explain_scan(other, tmp_path / "x.npy", preparation)
+    logits, maps = explain_inputs(other, found.inputs, preparation)
+    torch.testing.assert_close(logits, again.logits)
+    assert maps.keys() == again.maps.keys()
+    for name, heat in maps.items():
+        np.testing.assert_array_equal(heat, again.maps[name])
+
+
+def test_the_report_leads_to_the_page_of_every_scan(call, run, phantoms, tmp_path):
+    arguments = ("--checkpoint", run, "--out", tmp_path / "p", "--accelerator", "cpu")
+    assert call("predict", phantoms / "ct" / "CP", *arguments, "--no-controls") == 0
+    page = (tmp_path / "p" / "report.html").read_text()
+    leads = re.findall('<a href="(.*?)">', page)
+    assert len(leads) == 6
+    assert all((tmp_path / "p" / to).is_file() for to in leads)
 
 
 def test_outputs_are_named_apart_and_stay_in_their_folder():

@@ -10,31 +10,6 @@ from papercommons.errors import DataError
 from PIL import Image
 
 
-def write_scan(path, value=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.random.RandomState(value).randint(-1000, 400, (4, 8, 8)).astype(np.int16)
-    np.save(path, array)
-
-
-def write_slices(folder, numbers=range(4), value=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        grey = np.random.RandomState((value, number)).randint(0, 255, (8, 8), dtype=np.uint8)
-        Image.fromarray(grey).save(folder / f"{number:04d}.png")
-
-
-@pytest.fixture
-def ct(tmp_path):
-    """Two patients of each class, each with two scans."""
-    value = 0
-    for name in ("normal", "ncp", "CP"):
-        for patient in ("1", "2"):
-            for scan in ("a.npy", "b.npy"):
-                write_scan(tmp_path / name / f"{name}{patient}" / scan, value)
-                value += 1
-    return tmp_path
-
-
 def test_classes_have_the_papers_order_whatever_their_case(ct):
     scans = find_scans(ct)
     assert scans.classes == ["NCP", "CP", "Normal"]
@@ -60,7 +35,7 @@ def test_given_classes_choose_and_order(ct):
         find_scans(ct, classes=["NCP", "Norml"])
 
 
-def test_other_classes_are_sorted(tmp_path):
+def test_other_classes_are_sorted(tmp_path, write_scan):
     for value, name in enumerate(("CT-2", "CT-0", "CT-1")):
         write_scan(tmp_path / "studies" / name / "study.npy", value)
     scans = find_scans(tmp_path)
@@ -81,9 +56,9 @@ def test_real_scans_are_found_and_read(shared_files):
     assert read_scan(scans, scans.scans[1]).array.shape == (148, 128, 128)
 
 
-def test_covid_ct_md_subjects_are_patients(tmp_path):
+def test_covid_ct_md_subjects_are_patients(tmp_path, write_slices):
     for value, folder in enumerate(("COVID-19 subjects", "Cap subjects", "Normal subjects")):
-        write_slices(tmp_path / folder / f"P{value}", value=value)
+        write_slices(tmp_path / folder / f"P{value}", seed=value)
     np.save(tmp_path / "Slice-level-labels.npy", np.zeros(3))
     scans = find_scans(tmp_path)
     assert scans.classes == ["NCP", "CP", "Normal"]
@@ -92,38 +67,39 @@ def test_covid_ct_md_subjects_are_patients(tmp_path):
     assert scans.scans[0].patient == "NCP/P0"
 
 
-def write_ccccii(root):
+@pytest.fixture
+def ccccii(tmp_path, write_slices):
+    """Scans as CC-CCII lays them out, with its list, which names one more."""
     for value, (name, patient, scan) in enumerate(
         [("NCP", "16", "1164"), ("NCP", "16", "1165"), ("CP", "10", "3153"), ("Normal", "7", "9")]
     ):
-        write_slices(root / name / patient / scan, range(1, 7), value)
-    (root / "unzip_filenames.csv").write_text(
+        write_slices(tmp_path / name / patient / scan, range(1, 7), value)
+    (tmp_path / "unzip_filenames.csv").write_text(
         "zip_file,label,patient_id,scan_id,n_slice\n"
         "a.zip,NCP,16,1164,6\na.zip,NCP,16,1165,6\na.zip,CP,10,3153,6\nb.zip,Normal,7,8,6\n"
     )
+    return tmp_path
 
 
 @pytest.mark.parametrize("name", ["lesions_slices.csv", "lesion_slices.csv"])
-def test_ccccii_lists_are_recognised(tmp_path, name):
-    write_ccccii(tmp_path)
-    (tmp_path / name).write_text("imgpath\nCP/10/3153/0002.png\nCP/10/3153/0003.png\n")
-    scans = find_scans(tmp_path)
+def test_ccccii_lists_are_recognised(ccccii, name):
+    (ccccii / name).write_text("imgpath\nCP/10/3153/0002.png\nCP/10/3153/0003.png\n")
+    scans = find_scans(ccccii)
     assert scans.layout.startswith("CC-CCII")
     assert {s.patient for s in scans.scans} == {"NCP/16", "CP/10", "Normal/7"}
     assert "1 of 4 scans listed by CC-CCII are not there, e.g. Normal/7/8" in scans.notes
     assert "2 slices of 1 scans are listed with lesions" in scans.notes
-    assert read_lesion_slices(tmp_path) == {"CP/10/3153": ["0002.png", "0003.png"]}
+    assert read_lesion_slices(ccccii) == {"CP/10/3153": ["0002.png", "0003.png"]}
 
 
-def test_clean_ccccii_drops_reorders_and_discards_slices(tmp_path):
-    write_ccccii(tmp_path)
-    before = find_scans(tmp_path)
-    (tmp_path / "CT_cleaned.csv").write_text(
+def test_clean_ccccii_drops_reorders_and_discards_slices(ccccii):
+    before = find_scans(ccccii)
+    (ccccii / "CT_cleaned.csv").write_text(
         "cls,pid,scan_id,is_seg,is_repeat,repeat_ids,re_order\n"
         "NCP,16,1164,0,1,discard,\nNCP,16,1165,0,1,2;5-6,\nCP,10,3153,0,0,,4-6+1-3\n"
         "Normal,7,9,0,1,reverse,\n"
     )
-    after = find_scans(tmp_path)
+    after = find_scans(ccccii)
     assert after.skipped == (("NCP/16/1164", "discarded by Clean-CC-CCII's list"),)
     for path, kept in {
         "NCP/16/1165": [0, 2, 3],
@@ -137,7 +113,7 @@ def test_clean_ccccii_drops_reorders_and_discards_slices(tmp_path):
         assert np.array_equal(clean, raw[kept])
 
 
-def test_published_splits_in_folders(tmp_path):
+def test_published_splits_in_folders(tmp_path, write_scan):
     value = 0
     for split in ("training", "valid", "test"):
         for name in ("NCP", "CP"):
@@ -259,7 +235,7 @@ def test_binary_manifest(ct):
         find_scans(ct, manifest=ct / "m.csv")
 
 
-def test_missing_and_empty_folders(tmp_path):
+def test_missing_and_empty_folders(tmp_path, write_scan):
     with pytest.raises(DataError, match="no such folder"):
         find_scans(tmp_path / "ct")
     with pytest.raises(DataError, match="no scans in it"):
@@ -286,21 +262,21 @@ def test_a_folder_too_high_is_guessed(ct):
         find_scans(ct.parent, classes=[ct.name])
 
 
-def test_unknown_class_folders_are_named(ct):
+def test_unknown_class_folders_are_named(ct, write_scan):
     write_scan(ct / "backup" / "x.npy")
     with pytest.raises(DataError, match=r"unknown class folder 'backup' .*--classes CP,NCP,Normal"):
         find_scans(ct)
     assert len(find_scans(ct, classes=["NCP", "CP", "Normal"])) == 12
 
 
-def test_a_folder_of_masks_is_no_class(ct):
+def test_a_folder_of_masks_is_no_class(ct, write_scan):
     write_scan(ct / "masks" / "CP" / "CP1" / "a.npy")
     scans = find_scans(ct)
     assert len(scans) == 12
     assert any("taken for masks" in note for note in scans.notes)
 
 
-def test_single_slices_are_refused(tmp_path):
+def test_single_slices_are_refused(tmp_path, write_slices):
     for name in ("COVID", "non-COVID"):
         write_slices(tmp_path / name)
     with pytest.raises(DataError, match="single 2-D slices cannot be used"):
@@ -323,7 +299,7 @@ def test_dicom_beside_another_scan_is_refused(ct):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_links_out_of_the_folder_are_refused(ct, tmp_path_factory):
+def test_links_out_of_the_folder_are_refused(ct, tmp_path_factory, write_scan, write_slices):
     outside = tmp_path_factory.mktemp("outside")
     write_scan(outside / "x.npy", 99)
     write_slices(outside / "slices")
@@ -348,12 +324,12 @@ def test_the_same_scan_in_two_classes_is_an_error(ct):
     assert len(find_scans(ct, check=False).copies) == 1
 
 
-def test_the_same_slices_in_two_splits_are_an_error(tmp_path):
+def test_the_same_slices_in_two_splits_are_an_error(tmp_path, write_slices):
     for value, name in enumerate(("NCP", "CP")):
-        write_slices(tmp_path / "train" / name / "1", value=value)
-        write_slices(tmp_path / "test" / name / "2", value=value + 2)
+        write_slices(tmp_path / "train" / name / "1", seed=value)
+        write_slices(tmp_path / "test" / name / "2", seed=value + 2)
     assert len(find_scans(tmp_path)) == 4
-    write_slices(tmp_path / "test" / "CP" / "3", range(10, 14), value=1)
+    write_slices(tmp_path / "test" / "CP" / "3", range(10, 14), seed=1)
     for number in range(4):
         same = (tmp_path / "train" / "CP" / "1" / f"{number:04d}.png").read_bytes()
         (tmp_path / "test" / "CP" / "3" / f"{number + 10:04d}.png").write_bytes(same)
@@ -377,7 +353,7 @@ def test_copies_in_a_class_count_as_one_patient(ct):
     assert any(note.startswith("copies of a scan count as one patient") for note in scans.notes)
 
 
-def test_names_under_two_classes_are_noted(ct):
+def test_names_under_two_classes_are_noted(ct, write_scan):
     for name, value in (("CP", 50), ("ncp", 51)):
         write_scan(ct / name / "P1" / "a.npy", value)
     scans = find_scans(ct)

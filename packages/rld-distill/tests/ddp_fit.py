@@ -3,7 +3,7 @@
 import sys
 
 import torch
-from papercommons.cli import RunOptions
+from papercommons.cli import RunOptions, leave_process_group
 from papercommons.training import fit, gather_predictions, seed_everything
 from rld_distill.data import DistillData
 from rld_distill.lightning import RLDModule
@@ -38,4 +38,4 @@ if __name__ == "__main__":
     found = train(batch_size=32, run=run)
     if torch.distributed.get_rank() == 0:
         torch.save(found, sys.argv[1])
-    torch.distributed.destroy_process_group()  # else gloo's threads may abort the exit
+    leave_process_group()

@@ -28,6 +28,7 @@ __all__ = [
     "DeviceOptions",
     "RunOptions",
     "build_parser",
+    "leave_process_group",
     "program",
     "run_command",
     "show_progress",
@@ -40,21 +41,17 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class ComputeOptions:
-    """Where and how to compute.
-
-    For commands that go through their input one by one on one device.
+class _EveryRun:
+    """What all commands that compute have.
 
     Attributes:
         seed: seed of everything random, >= 0.
         accelerator: auto, cpu, gpu or another name Lightning knows.
-        precision: number format: 32-true, bf16-mixed, 16-mixed, 64-true.
         overwrite: empty --out first if it holds an earlier run.
     """
 
     seed: int = 0
     accelerator: str = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -68,12 +65,26 @@ class ComputeOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class DeviceOptions(ComputeOptions):
+class ComputeOptions(_EveryRun):
+    """Where and how to compute.
+
+    For commands that go through their input one by one on one device.
+
+    Attributes:
+        precision: number format: 32-true, bf16-mixed, 16-mixed.
+    """
+
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions(_EveryRun):
     """Where and how to compute.
 
     For commands that give batches to Lightning, on one device or several.
 
     Attributes:
+        precision: number format: 32-true, bf16-mixed, 16-mixed, 64-true.
         devices: how many devices, or auto.
         strategy: how several devices work together: auto, ddp, fsdp, ...
         num_workers: processes that read data beside the main one; results do not depend on it.
@@ -81,6 +92,7 @@ class DeviceOptions(ComputeOptions):
         trainer: anything else for Lightning's Trainer, as --trainer.KEY VALUE.
     """
 
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     devices: str = "auto"
     strategy: str = "auto"
     num_workers: int = 0
@@ -193,16 +205,22 @@ def program(function: Callable[..., Any], prog: str) -> Callable[[], NoReturn]:
 
     def main() -> NoReturn:
         code = run_command(function, prog=prog)
-        _leave_process_group()
+        if code == 0:  # after an error the other processes may never come to the barrier
+            leave_process_group()
         sys.exit(code)
 
     return main
 
 
-def _leave_process_group() -> None:
-    """End torch's process group, if there is one: else gloo's threads may abort the exit."""
+def leave_process_group() -> None:
+    """End torch's process group, if there is one: else gloo's threads may abort the exit.
+
+    Every process of the group has to call it. The barrier makes the group's last work one without
+    tensors: in torch 2.6 gloo deadlocks if its thread drops a tensor while the group goes.
+    """
     distributed = sys.modules.get("torch.distributed")
     if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
         distributed.destroy_process_group()
 
 

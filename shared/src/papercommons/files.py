@@ -91,11 +91,11 @@ def prepare_out(
     resume: str | None = None,
     overwrite: bool = False,
     may_change: Iterable[str] = (),
-    keep: Iterable[str | Path] = (),
 ) -> Path:
     """Make the output folder of a run, note its settings in config.yaml, and return the folder.
 
     A run is never written over unasked, and never resumed with other settings than it began with.
+    What is in the sub-folder ``cache`` can be made again and is kept.
     In any but the first of several processes nothing is done.
 
     Args:
@@ -104,7 +104,6 @@ def prepare_out(
         resume: given if the run in `out` is to go on.
         overwrite: empty the folder first.
         may_change: settings that may differ between a run and its resumption.
-        keep: what the command reads, see `check_out`.
 
     Raises:
         DataError: the folder is not empty and neither `resume` nor `overwrite` is given, it holds
@@ -113,12 +112,12 @@ def prepare_out(
     folder = Path(out)
     if not is_first_process():
         return folder
-    check_out(out, resume=resume, overwrite=overwrite, keep=keep)
+    check_out(out, resume=resume, overwrite=overwrite)
     given = {name: value for name, value in settings.items() if value is not None}
     text = _RUN_MARK + yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
     if resume is not None:
         _check_resumed(folder / "config.yaml", yaml.safe_load(text), set(may_change))
-    elif folder.exists() and not _never_began(folder):
+    elif folder.exists():
         _empty(folder)
     write_text(folder / "config.yaml", text)
     return folder
@@ -162,7 +161,7 @@ def check_out(
             raise DataError("--resume and --overwrite exclude each other; give one")
         if not _is_run(folder):
             raise DataError(f"{out}: nothing to resume: no run began there; leave out --resume")
-    elif folder.exists() and any(folder.iterdir()) and not _never_began(folder):
+    elif folder.exists() and not _never_began(folder):
         if not _is_run(folder):
             raise DataError(
                 f"{out}: folder is not empty and holds no run (a config.yaml of ours), so it is "
@@ -174,8 +173,9 @@ def check_out(
 
 
 def _never_began(folder: Path) -> bool:
-    """Return whether a run in the folder failed before it wrote anything but its settings."""
-    return _is_run(folder) and {path.name for path in folder.iterdir()} <= {"config.yaml", "cache"}
+    """Return whether the folder holds at most a run's settings and the cache it read with."""
+    there = {path.name for path in folder.iterdir()} - {"cache"}
+    return not there or (there == {"config.yaml"} and _is_run(folder))
 
 
 def _is_run(folder: Path) -> bool:
@@ -186,8 +186,10 @@ def _is_run(folder: Path) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Empty a run's folder; config.yaml goes last: half emptied it still counts as a run."""
+    """Empty a run's folder but for its cache; config.yaml goes last: half emptied it is a run."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.yaml"):
+        if path.name == "cache":
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from papercommons.errors import one_line
 from papercommons.files import write_json, write_text
@@ -143,6 +144,7 @@ class Section:
         figure: PNG bytes of a picture, see `figure_png`.
         caption: what the picture shows; read out where pictures are not seen.
         rows: a table.
+        links: words -> the page they lead to, a path relative to the report.
     """
 
     heading: str
@@ -150,6 +152,7 @@ class Section:
     figure: bytes | None = None
     caption: str = ""
     rows: Sequence[Row] = ()
+    links: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def write_report(path: str | Path, result: Result, sections: Sequence[Section] = ()) -> Path:
@@ -183,6 +186,7 @@ def write_report(path: str | Path, result: Result, sections: Sequence[Section] =
                 f"<figcaption>{_escape(section.caption)}</figcaption></figure>"
             )
         body.append(_html_table(section.rows))
+        body.append(_html_links(section.links))
     if result.limits:
         body.append(f"<h2>Limits</h2><p>{_escape(result.limits)}</p>")
     about = {
@@ -350,6 +354,14 @@ def _html_table(rows: Sequence[Row]) -> str:
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _html_links(links: Mapping[str, str]) -> str:
+    items = [
+        f'<li><a href="{quote(to, errors="surrogateescape")}">{_escape(words)}</a></li>'
+        for words, to in links.items()
+    ]
+    return f"<ul>{''.join(items)}</ul>" if items else ""
 
 
 _STYLE = """

@@ -61,7 +61,7 @@ def train(
     found = open_scans(data, scans)
     from nlran.runs import train_network
 
-    return train_network(found, out, scans, preparation, splitting, network, training, run)
+    return train_network(data, found, out, scans, preparation, splitting, network, training, run)
 
 
 def evaluate(

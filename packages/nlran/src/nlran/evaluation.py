@@ -13,6 +13,7 @@ import torch
 from papercommons.metrics.bootstrap import group_weights
 from papercommons.metrics.ranking import weighted_auc
 from papercommons.report import Section, figure_png
+from sklearn.metrics import roc_curve
 from torch import Tensor
 
 BINS = 15
@@ -146,7 +147,7 @@ def per_class_rows(
         support, answers = truth.sum().item(), named.sum().item()
         sensitivity = None
         if support and (len(target) - support) * (1 - specificity) >= 1 - 1e-9:
-            false, true = roc_curve(probabilities[:, number], truth)
+            false, true, _ = roc_curve(truth, probabilities[:, number], drop_intermediate=False)
             allowed = false <= 1 - specificity + 1e-9
             sensitivity = true[allowed].max().item()
         rows.append(
@@ -164,20 +165,16 @@ def per_class_rows(
     return rows
 
 
-def roc_curve(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Return false- and true-positive rates from (0, 0) to (1, 1); ties are one step.
+def confusion_table(answer: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Return how often each class (row) was taken for each (column), int64, shape (C, C).
 
     Args:
-        scores: float, shape (N,).
-        positive: bool, shape (N,), with both kinds.
+        answer: int64, shape (N,).
+        target: int64, shape (N,).
+        classes: C.
     """
-    order = scores.argsort(descending=True, stable=True)
-    scores, positive = scores[order], positive[order]
-    last = torch.cat([scores[1:] != scores[:-1], torch.tensor([True])])
-    true = positive.cumsum(0)[last] / positive.sum()
-    false = (~positive).cumsum(0)[last] / (~positive).sum()
-    start = torch.zeros(1)
-    return torch.cat([start, false]), torch.cat([start, true])
+    cells = torch.bincount(target * classes + answer, minlength=classes * classes)
+    return cells.view(classes, classes)
 
 
 def confusion_rows(answer: Tensor, target: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -188,8 +185,7 @@ def confusion_rows(answer: Tensor, target: Tensor, classes: Sequence[str]) -> li
         target: int64, shape (N,).
         classes: C names.
     """
-    count = len(classes)
-    table = torch.bincount(target * count + answer, minlength=count * count).view(count, count)
+    table = confusion_table(answer, target, len(classes))
     return [
         {"true class": name}
         | {f"says {other}": int(n) for other, n in zip(classes, row, strict=True)}
@@ -228,24 +224,20 @@ def result_rows(numbers: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def report_sections(
-    probabilities: Tensor, target: Tensor, classes: Sequence[str], *, specificity: float = 0.95
+    probabilities: Tensor, target: Tensor, rows: Sequence[Mapping[str, Any]]
 ) -> list[Section]:
     """Return the report's tables and pictures: classes, ROC, confusions, reliability.
 
     Args:
         probabilities: float, shape (N, C).
         target: int64, shape (N,).
-        classes: C names.
-        specificity: see `per_class_rows`.
+        rows: of `per_class_rows`.
     """
     return [
-        Section(
-            "Each class against the rest",
-            rows=per_class_rows(probabilities, target, classes, specificity=specificity),
-        ),
+        Section("Each class against the rest", rows=rows),
         Section(
             "ROC curves, confusions, calibration",
-            figure=_curves_png(probabilities, target, classes),
+            figure=_curves_png(probabilities, target, rows),
             caption="Left: ROC curve of each class against the rest. Middle: true class by row, "
             "answer by column, number of scans. Right: of the answers given with a certain "
             "confidence, the share that is right (on the diagonal: neither over- nor "
@@ -254,24 +246,23 @@ def report_sections(
     ]
 
 
-def _curves_png(probabilities: Tensor, target: Tensor, classes: Sequence[str]) -> bytes:
+def _curves_png(probabilities: Tensor, target: Tensor, rows: Sequence[Mapping[str, Any]]) -> bytes:
     confidence, answer = probabilities.max(1)
     right = (answer == target).float()
     bins = (confidence * 10).long().clamp(max=9)
     count = torch.bincount(bins, minlength=10)
     share = torch.bincount(bins, weights=right, minlength=10) / count
     middle = torch.bincount(bins, weights=confidence, minlength=10) / count
-    table = torch.zeros(len(classes), len(classes))
-    table.index_put_((target, answer), torch.ones(len(target)), accumulate=True)
+    classes = [row["class"] for row in rows]
+    table = confusion_table(answer, target, len(classes))
 
     def draw(figure: Any) -> None:
         curves, matrix, reliability = figure.subplots(1, 3)
-        for number, name in enumerate(classes):
-            truth = target == number
-            if 0 < truth.sum() < len(target):
-                false, true = roc_curve(probabilities[:, number], truth)
-                area = weighted_auc(probabilities[:, number], truth).item()
-                curves.plot(false.numpy(), true.numpy(), label=f"{name} ({area:.3f})")
+        for number, of_class in enumerate(rows):
+            if 0 < of_class["scans"] < len(target):
+                scores = probabilities[:, number]
+                false, true, _ = roc_curve(target == number, scores, drop_intermediate=False)
+                curves.plot(false, true, label=f"{of_class['class']} ({of_class['AUC']:.3f})")
         curves.plot([0, 1], [0, 1], color="#94a3b8", linewidth=1)
         curves.set(title="ROC", xlabel="false positives", ylabel="true positives", aspect="equal")
         if curves.get_legend_handles_labels()[0]:

@@ -41,7 +41,7 @@ class Explained:
     grid: GridMap
     inputs: Tensor
     logits: Tensor
-    maps: dict[HeatMap, np.ndarray]
+    maps: dict[str, np.ndarray]
     read_seconds: float
     network_seconds: float
 
@@ -90,15 +90,46 @@ def explain_scan(
     own = replace(preparation, units=volume.units)
     inputs = to_unit(torch.from_numpy(values), own)[None, None].to(device)
     read = time.perf_counter()
-    slices = None if preparation.size[0] else torch.tensor([inputs.shape[2]], device=device)
+    logits, maps = explain_inputs(
+        network, inputs, preparation, kinds, autocast=autocast, target=target
+    )
+    spent = read - started, time.perf_counter() - read
+    return Explained(Path(path), volume, grid, inputs, logits, maps, *spent)
+
+
+def explain_inputs(
+    network: Any,
+    inputs: Tensor,
+    preparation: Preparation,
+    kinds: Sequence[HeatMap] | None = None,
+    *,
+    autocast: AbstractContextManager[Any] | None = None,
+    target: int | None = None,
+) -> tuple[Tensor, dict[str, np.ndarray]]:
+    """Return a network's logits and heat maps of a scan that is read and prepared.
+
+    Args:
+        network: in evaluation mode, on the device of `inputs`.
+        inputs: of `Explained`, float32 in [0, 1], shape (1, 1, d, h, w).
+        preparation: of the network.
+        kinds: see `explain_scan`, like the next two.
+        autocast: context manager of the number format.
+        target: class that cam and gradcam explain.
+
+    Returns:
+        Logits, float32, shape (C,), and maps as in `Explained`, both on the CPU.
+
+    Raises:
+        ValueError: the network has no such map.
+    """
+    device, size = inputs.device, inputs.shape[2:]
+    slices = None if preparation.size[0] else torch.tensor([size[0]], device=device)
     of = None if target is None else torch.tensor([target], device=device)
     with autocast or nullcontext():
         logits, raw = heat_maps(network, inputs, kinds, target=of, slices=slices)
-    maps = {
-        kind: to_input_grid(heat, inputs.shape[2:])[0].cpu().numpy() for kind, heat in raw.items()
+    return logits[0].cpu(), {
+        kind: to_input_grid(heat, size)[0].cpu().numpy() for kind, heat in raw.items()
     }
-    spent = read - started, time.perf_counter() - read
-    return Explained(Path(path), volume, grid, inputs, logits[0].cpu(), maps, *spent)
 
 
 def check_lung_mask(reading: ReadingOptions, count: int) -> None:

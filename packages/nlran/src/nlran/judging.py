@@ -47,6 +47,8 @@ class Judgement:
         target: int64, shape (N,).
         numbers: of `classification_report`.
         notes: what is not defined, in words.
+        per_class: of `per_class_rows`.
+        confusion: of `confusion_rows`.
     """
 
     indices: Tensor
@@ -54,6 +56,16 @@ class Judgement:
     target: Tensor
     numbers: dict[str, float]
     notes: list[str]
+    per_class: list[dict[str, Any]]
+    confusion: list[dict[str, Any]]
+
+    def metrics(self) -> dict[str, Any]:
+        """Return every number: with intervals, by class, and the confusions."""
+        return {**self.numbers, "per_class": self.per_class, "confusion": self.confusion}
+
+    def sections(self) -> list[Section]:
+        """Return the parts of a report, see `report_sections`."""
+        return report_sections(self.probabilities, self.target, self.per_class)
 
 
 def evaluate_network(
@@ -123,14 +135,15 @@ def evaluate_network(
     settings |= run.settings()
     folder = None if out is None else prepare_out(out, settings, overwrite=run.overwrite)
     device = describe_device(make_trainer(run).strategy.root_device)
-    found = judge(NLRANModule(network, len(classes)), ct, places, run=run)
+    module = NLRANModule(network, len(classes))
+    found = judge(module, ct, places, run=run, specificity=specificity)
     result = Result(
         package=PACKAGE,
         command="nlran-eval",
         title=f"{config['model']} on {data}: {split} split, {len(found.target)} scans",
         rows=result_rows(found.numbers),
         metrics={
-            **judgement_metrics(found, classes, specificity),
+            **found.metrics(),
             "scans": len(found.target),
             "skipped_scans": len(ct.skipped),
         },
@@ -143,15 +156,12 @@ def evaluate_network(
             *_seen_in_training(Path(checkpoint) / "splits.csv", ct, places, split),
             *ct.scans.notes,
             *found.notes,
-            *class_notes(found, classes, specificity),
+            *class_notes(found, classes),
             *(f"left out: {path} ({why})" for path, why in ct.skipped),
         ],
     )
     if folder is not None:
-        sections = report_sections(
-            found.probabilities, found.target, classes, specificity=specificity
-        )
-        write_judgement(folder, result, found, ct, sections)
+        write_judgement(folder, result, found, ct, found.sections())
     return result
 
 
@@ -169,48 +179,35 @@ def _seen_in_training(table: Path, ct: CTData, places: Sequence[int], split: str
     ] * bool(seen)
 
 
-def judgement_metrics(
-    found: Judgement, classes: Sequence[str], specificity: float = 0.95
-) -> dict[str, Any]:
-    """Return every number of a judgement: with intervals, by class, and the confusions.
-
-    Args:
-        found: what the network says.
-        classes: names.
-        specificity: at which sensitivity is read off.
-    """
-    rows = per_class_rows(found.probabilities, found.target, classes, specificity=specificity)
-    table = confusion_rows(found.probabilities.argmax(1), found.target, classes)
-    return {**found.numbers, "per_class": rows, "confusion": table}
-
-
-def class_notes(found: Judgement, classes: Sequence[str], specificity: float = 0.95) -> list[str]:
+def class_notes(found: Judgement, classes: Sequence[str]) -> list[str]:
     """Return a line per class: what it was taken for, and a point of its ROC curve.
 
     Args:
         found: what the network says.
         classes: names.
-        specificity: at which sensitivity is read off.
     """
-    rows = per_class_rows(found.probabilities, found.target, classes, specificity=specificity)
-    table = confusion_rows(found.probabilities.argmax(1), found.target, classes)
     lines = []
-    for row, counts in zip(rows, table, strict=True):
+    for row, counts in zip(found.per_class, found.confusion, strict=True):
         if row["scans"] == 0:
             continue
         taken = ", ".join(f"{counts[f'says {name}']} {name}" for name in classes)
         line = f"{row['class']}: {row['scans']} scans, taken for {taken}"
         if row["sensitivity"] is not None:
             line += (
-                f"; sensitivity {row['sensitivity']:.3f} at {specificity:.0%} specificity (a point "
-                "of the ROC curve of these scans, not a threshold)"
+                f"; sensitivity {row['sensitivity']:.3f} at {row['at specificity']:.0%} "
+                "specificity (a point of the ROC curve of these scans, not a threshold)"
             )
         lines.append(line)
     return lines
 
 
 def judge(
-    module: NLRANModule, data: CTData, places: Sequence[int], *, run: DeviceOptions
+    module: NLRANModule,
+    data: CTData,
+    places: Sequence[int],
+    *,
+    run: DeviceOptions,
+    specificity: float = 0.95,
 ) -> Judgement:
     """Return what the module says about some scans.
 
@@ -219,6 +216,7 @@ def judge(
         data: how scans are read.
         places: numbers of scans.
         run: options of the command.
+        specificity: at which sensitivity is read off.
     """
     predictions = gather_predictions(module, data.loader(places), run=run)
     indices = torch.cat([p.indices for p in predictions])
@@ -230,7 +228,9 @@ def judge(
     numbers, notes = classification_report(
         probabilities, target, [scan.patient for scan in known], data.classes, seed=run.seed
     )
-    return Judgement(indices, probabilities, target, numbers, notes)
+    rows = per_class_rows(probabilities, target, data.classes, specificity=specificity)
+    table = confusion_rows(probabilities.argmax(1), target, data.classes)
+    return Judgement(indices, probabilities, target, numbers, notes, rows, table)
 
 
 def write_judgement(
@@ -260,8 +260,7 @@ def write_judgement(
             | {"use": RESEARCH_USE}
         )
     write_csv(folder / "predictions.csv", rows)
-    answer = found.probabilities.argmax(1)
-    write_csv(folder / "confusion.csv", confusion_rows(answer, found.target, data.classes))
+    write_csv(folder / "confusion.csv", found.confusion)
     result.files |= {"predictions": str(folder / "predictions.csv")}
     write_report(folder / "report.html", result, sections)
     result.save(folder)

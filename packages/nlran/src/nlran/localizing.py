@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 from papercommons.cli import ComputeOptions, track
+from papercommons.data.sampling import mix_seeds
 from papercommons.errors import DataError, reason
 from papercommons.files import hash_files, prepare_out, write_csv
 from papercommons.report import PALETTE, Result, Section, describe_device, figure_png, write_report
 
 from nlran.content import scan_files
-from nlran.explaining import Explained, check_lung_mask, explain_scan, lung_mask_of
+from nlran.explaining import (
+    Explained,
+    check_lung_mask,
+    explain_inputs,
+    explain_scan,
+    lung_mask_of,
+)
 from nlran.judging import PACKAGE
 from nlran.layouts import find_scan_files
 from nlran.localization import SCORES, centre_of_lung_map, localization, random_map, slice_auc
@@ -80,6 +87,7 @@ def explain_scans(
         DataError: no scan can be used, or a file is not as described.
     """
     network, config = load_network(checkpoint)
+    preparation = config["preparation"]
     scans = find_scan_files(places)
     check_lung_mask(reading, len(scans))
     labels = {} if slices is None else _labels_of_scans(slices, [name for _, name in scans])
@@ -102,17 +110,14 @@ def explain_scans(
     for number, (scan, name) in enumerate(track(scans, "scans")):
         mask = lung_mask_of(name, reading)
         try:
-            found, other = (
-                explain_scan(
-                    net,
-                    scan,
-                    config["preparation"],
-                    device=device,
-                    autocast=autocast(),
-                    reading=reading,
-                    mask=mask,
-                )
-                for net in (network, untrained)
+            found = explain_scan(
+                network,
+                scan,
+                preparation,
+                device=device,
+                autocast=autocast(),
+                reading=reading,
+                mask=mask,
             )
             lesion_file = lesions[name]
             lesion = None
@@ -127,10 +132,12 @@ def explain_scans(
         infected = None
         if name in labels:
             infected = infected_slices(labels[name], found.volume, name)
-        scores = _score_scan(found, other, lesion, infected, run.seed + number)
-        if steps and config["preparation"].size[0]:
+        _, of_untrained = explain_inputs(untrained, found.inputs, preparation, autocast=autocast())
+        found.maps["random"] = random_map(found.grid.grid_shape, mix_seeds(run.seed, number))
+        scores = _score_scan(found, of_untrained, lesion, infected)
+        if steps and preparation.size[0]:
             for row in scores[:-1]:
-                row |= _rests_on(network, found, row["map"], steps, run.seed + number)
+                row |= _rests_on(network, found, row["map"], steps)
         rows += [{"scan": name} | row for row in scores]
     if not rows:
         raise DataError(f"no scan could be used; {bad[0]}")
@@ -169,16 +176,13 @@ def explain_scans(
 
 def _score_scan(
     found: Explained,
-    other: Explained,
+    of_untrained: Mapping[str, np.ndarray],
     lesion: np.ndarray | None,
     infected: np.ndarray | None,
-    seed: int,
 ) -> list[dict[str, Any]]:
-    """Return one row per map, the random one and, last, the middle of the lungs."""
+    """Return one row per map and, last, the middle of the lungs."""
     volume = found.volume
-    maps: dict[str, np.ndarray] = {kind: heat for kind, heat in found.maps.items()}
-    maps["random"] = random_map(found.grid.grid_shape, seed)
-    on_scan = {name: to_scan_grid(heat, found.grid) for name, heat in maps.items()}
+    on_scan = {name: to_scan_grid(heat, found.grid) for name, heat in found.maps.items()}
     lungs = lung_mask(volume.array, volume.spacing, volume.units)
     on_scan["centre of lung"] = centre_of_lung_map(lungs, volume.spacing)
     rows = []
@@ -188,26 +192,18 @@ def _score_scan(
             row |= localization(heat, lesion)
         if infected is not None:
             row["slice_auc"] = slice_auc(heat, infected)
-            if name == "random":  # one draw alone may be far from 0.5 for so few slices
-                shape = found.grid.grid_shape
-                draws = (random_map(shape, seed + draw) for draw in range(20))
-                row["slice_auc"] = fmean(
-                    slice_auc(to_scan_grid(draw, found.grid), infected) for draw in draws
-                )
-        for kind, of_untrained in other.maps.items():
-            if kind == name:
-                both = torch.from_numpy(maps[name]), torch.from_numpy(of_untrained)
-                row[SANITY[0]] = rank_correlation(*both)
+            if name == "random" and not isnan(row["slice_auc"]):
+                row["slice_auc"] = 0.5  # by symmetry; one draw may be far off for so few slices
+        if name in of_untrained:
+            row[SANITY[0]] = rank_correlation(found.maps[name], of_untrained[name])
         rows.append(row)
     return rows
 
 
-def _rests_on(network: Any, found: Explained, name: str, steps: int, seed: int) -> dict[str, float]:
+def _rests_on(network: Any, found: Explained, name: str, steps: int) -> dict[str, float]:
     """Return the areas under the deletion and insertion curves of a map."""
-    maps: dict[str, np.ndarray] = {kind: heat for kind, heat in found.maps.items()}
-    heat = maps[name] if name in maps else random_map(found.grid.grid_shape, seed)
-    answer = int(found.logits.argmax())
-    areas = deletion_insertion(network, found.inputs, torch.from_numpy(heat), answer, steps=steps)
+    heat, answer = torch.from_numpy(found.maps[name]), int(found.logits.argmax())
+    areas = deletion_insertion(network, found.inputs, heat, answer, steps=steps)
     return dict(zip(SANITY[1:], areas, strict=True))
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nlran.nifti import write_nifti
+
 CLASSES = ("NCP", "CP", "Normal")
 WIDTH_MM = 320.0  # of a phantom
 AIR, TISSUE, LUNG = -1000.0, 40.0, -850.0  # HU
@@ -168,9 +170,9 @@ def write_phantoms(
         label = CLASSES[number % len(CLASSES)]
         hu, mask = make_phantom(label, (seed, number), size=size, noise=noise, lesions=lesions)
         name = f"{label}/{number:0{len(str(count - 1))}}.nii.gz"
-        _write_nifti(Path(folder) / "masks" / name, mask.astype(np.uint8))
+        _write_cube(Path(folder) / "masks" / name, mask.astype(np.uint8))
         written.append(Path(folder) / "ct" / name)
-        _write_nifti(written[-1], hu)
+        _write_cube(written[-1], hu)
     return written
 
 
@@ -203,17 +205,9 @@ def _vectors(rows: ArrayLike) -> Volume:
     return np.asarray(rows, dtype=np.float32)[:, :, None, None, None]
 
 
-def _write_nifti(path: Path, array: NDArray[np.generic]) -> None:
-    import gzip
-
-    import nibabel as nib
-    from papercommons.files import atomic_path
-
+def _write_cube(path: Path, array: NDArray[np.generic]) -> None:
     step = WIDTH_MM / array.shape[-1]
     middle = step * (array.shape[-1] - 1) / 2
     affine = np.diag([-step, -step, step, 1.0])  # w runs to the left, h to the back
     affine[:3, 3] = middle, middle, -middle
-    image = nib.Nifti1Image(array.transpose(2, 1, 0), affine)
-    image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+    write_nifti(path, array.transpose(2, 1, 0), affine)

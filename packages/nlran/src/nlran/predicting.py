@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 from papercommons.cli import ComputeOptions, DeviceOptions, track
@@ -25,6 +24,7 @@ from nlran.heatmaps import HEAT_MAPS, HeatMap, available_maps
 from nlran.judging import PACKAGE
 from nlran.layouts import find_scan_files
 from nlran.masks import bare_name
+from nlran.nifti import write_nifti
 from nlran.options import MapOptions, ReadingOptions
 from nlran.pictures import maps_png, most_active_slices, scan_png, slice_titles
 from nlran.prepare import GridMap, to_scan_grid
@@ -84,11 +84,12 @@ def predict_scans(
         raise ValueError(f"--heatmap {kind}: {config['model']} has {', '.join(known)}")
     kinds = [k for k in HEAT_MAPS if k in known and (maps.controls or k == kind)]
     folder = prepare_out(out, settings, resume="last" if resume else None, overwrite=run.overwrite)
-    rows, bad = [], []
+    rows, bad, digests = [], [], []
     names = name_outputs([relative for _, relative in scans])
     for (scan, relative), name in track(list(zip(scans, names, strict=True)), "scans"):
         note = folder / "scans" / f"{name}.json"
         digest = hash_files(scan_files(scan))
+        digests.append(digest)
         kept = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
         if (kept.get("path"), kept.get("hash")) == (str(scan), digest):
             rows.append(kept)
@@ -112,7 +113,8 @@ def predict_scans(
             bad.append(str(error))
             continue
         row = {"scan": name, "path": str(scan), "hash": digest}
-        row |= _write_scan(folder / "scans", name, found, kind, config, maps.overlay == "png")
+        overlay = maps.overlay == "png"
+        row |= _write_scan(folder / "scans", name, found, kind, config, overlay, digest)
         write_json(note, row)
         rows.append(row)
     if not rows:
@@ -126,7 +128,7 @@ def predict_scans(
         metrics={"scans": len(rows), "skipped_scans": len(bad)},
         settings=settings,
         limits=LIMITS,
-        data_hash=hash_files([file for scan, _ in scans for file in scan_files(scan)]),
+        data_hash=hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
         device=describe_device(device),
         files={
             "predictions": str(folder / "predictions.csv"),
@@ -135,7 +137,8 @@ def predict_scans(
         notes=[RESEARCH_USE, *(f"{row['scan']}: {row['notes']}" for row in rows if row["notes"])]
         + [f"left out: {line}" for line in bad],
     )
-    write_report(folder / "report.html", result)
+    pages = {row["scan"]: row["page"] for row in rows}
+    write_report(folder / "report.html", result, [Section("The scans", links=pages)])
     result.save(folder)
     return result
 
@@ -179,12 +182,7 @@ def write_heat_map(path: Path, heat: np.ndarray, volume: Volume) -> None:
     affine = volume.file_affine()
     if volume.kind == "dicom":  # a series has no order of axes; NIfTI's is columns, rows, slices
         array, affine = array.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]]
-    image = nibabel.Nifti1Image(array, affine)
-    image.header.set_slope_inter(1 / 255, 0)
-    image.header["descrip"] = b"nlran heat map; research use only"
-    image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))
+    write_nifti(path, array, affine, scale=1 / 255, note="nlran heat map; research use only")
 
 
 def _known_maps(network: Any, size: Sequence[int], device: torch.device) -> list[HeatMap]:
@@ -194,7 +192,13 @@ def _known_maps(network: Any, size: Sequence[int], device: torch.device) -> list
 
 
 def _write_scan(
-    folder: Path, name: str, found: Explained, kind: HeatMap, config: dict[str, Any], overlay: bool
+    folder: Path,
+    name: str,
+    found: Explained,
+    kind: HeatMap,
+    config: dict[str, Any],
+    overlay: bool,
+    digest: str,
 ) -> dict[str, Any]:
     """Write heat map, picture and page of a scan, and return what its row says."""
     volume, preparation, classes = found.volume, config["preparation"], config["classes"]
@@ -221,7 +225,7 @@ def _write_scan(
             "kind of file": volume.kind,
         },
         limits=LIMITS,
-        data_hash=hash_files(scan_files(found.path)),
+        data_hash=digest,
         device=describe_device(found.inputs.device),
         notes=[RESEARCH_USE, *volume.notes],
     )
@@ -238,7 +242,7 @@ def _write_scan(
     ]
     if len(found.maps) > 1:
         number = most_active_slices(heat, 1)[0]
-        shown: dict[str, np.ndarray] = {k: _one_slice(found, k, number) for k in found.maps}
+        shown = {k: _one_slice(found, k, number) for k in found.maps}
         sections.append(
             Section(
                 f"{slice_titles(volume)[number].capitalize()}, under every map",
@@ -261,7 +265,7 @@ def _write_scan(
     }
 
 
-def _one_slice(found: Explained, kind: HeatMap, number: int) -> np.ndarray:
+def _one_slice(found: Explained, kind: str, number: int) -> np.ndarray:
     """Return one axial slice of a map on the scan's grid, without the rest of it."""
     grid = found.grid
     place = (number - grid.shift[0]) / grid.scale[0]

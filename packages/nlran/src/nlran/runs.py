@@ -18,13 +18,12 @@ from papercommons.report import Result, Section, curves_png, describe_device
 from papercommons.training import begin_run, fit, may_use_cuda, seed_everything
 
 from nlran.data import CTData
-from nlran.evaluation import LABELS, report_sections, result_rows
+from nlran.evaluation import LABELS, result_rows
 from nlran.judging import (
     LIMITS,
     PACKAGE,
     class_notes,
     judge,
-    judgement_metrics,
     write_judgement,
 )
 from nlran.lightning import NLRANModule
@@ -50,6 +49,7 @@ ON_ITS_OWN_SCANS = (
 
 
 def train_network(
+    data: str,
     found: ScanSet,
     out: str,
     scans: ScanOptions,
@@ -62,6 +62,7 @@ def train_network(
     """Train a network, judge it, write the run's folder, and return the result.
 
     Args:
+        data: where the user said the scans are.
         found: the scans.
         out: folder of the run.
         scans: how they are read.
@@ -76,13 +77,11 @@ def train_network(
     """
     values = _resolve(preparation, network, training, run)
     chosen_scans = found if scans.limit is None else found.limit(scans.limit)
-    split_scans(chosen_scans, by=splitting.split, val=splitting.val, test=splitting.test)
-    settings: dict[str, Any] = {"data": str(found.root), "out": out, **asdict(scans)}
-    settings |= {**asdict(preparation), **asdict(splitting), **asdict(network), **asdict(training)}
-    settings |= {**values, **run.settings()}
-    folder = begin_run(settings, run)
+    split_scans(
+        chosen_scans, by=splitting.split, val=splitting.val, test=splitting.test, seed=run.seed
+    )
     seed_everything(run.seed)
-    cache = training.cache if training.cache is not None or folder is None else f"{out}/cache"
+    cache = training.cache if training.cache is not None or run.dry_run else f"{out}/cache"
     ct = CTData(
         found,
         **asdict(scans),
@@ -98,6 +97,10 @@ def train_network(
     describe(ct)
     module = _create_module(ct, values, network, training)
     check_grid(module.network, values["size"], values["batch_size"], len(ct.splits["train"]))
+    settings: dict[str, Any] = {"data": data, "out": out, **asdict(scans)}
+    settings |= {**asdict(preparation), **asdict(splitting), **asdict(network), **asdict(training)}
+    settings |= {**values, **run.settings()}
+    folder = begin_run(settings, run)
     if run.compile:
         module.network.compile()
     if folder is not None:
@@ -137,11 +140,10 @@ def train_network(
     result = Result(
         package=PACKAGE,
         command="nlran-train",
-        title=f"{network.model} on {found.root}: {which}, {split} split, "
-        f"{len(chosen.target)} scans",
+        title=f"{network.model} on {data}: {which}, {split} split, {len(chosen.target)} scans",
         rows=rows,
         metrics={
-            **judgement_metrics(chosen, ct.classes),
+            **chosen.metrics(),
             **{f"last_{name}": value for name, value in last.numbers.items()},
             "seconds": seconds,
             "parameters": parameters,
@@ -178,7 +180,7 @@ def train_network(
         result.files["best"] = str(folder / "best.ckpt")
     sections = [
         _history_section(history.rows),
-        *report_sections(chosen.probabilities, chosen.target, ct.classes),
+        *chosen.sections(),
         _split_section(ct),
     ]
     write_judgement(folder, result, chosen, ct, sections)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,19 +29,19 @@ def untrained_like(config: Mapping[str, Any], seed: int = 0) -> Any:
     return network.eval()
 
 
-def rank_correlation(a: Tensor, b: Tensor) -> float:
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
     """Return Spearman's rank correlation of two maps; NaN if one is constant.
 
     Args:
         a: any shape.
         b: the same shape.
     """
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    ranks = [torch.from_numpy(rankdata(m.flatten().numpy())) for m in (a, b)]
-    if any(bool((r == r[0]).all()) for r in ranks):
-        return float("nan")
-    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+    first, second = np.ravel(a), np.ravel(b)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:  # of which scipy warns
+        return np.nan
+    return float(spearmanr(first, second).statistic)
 
 
 def deletion_insertion(
