@@ -106,8 +106,9 @@ def install(session: nox.Session, packages: dict[str, str], *others: str) -> Non
 
 
 def all_extras() -> dict[str, str]:
-    """Return every package with all its extras, as `install` takes them."""
-    return {p: f"[{','.join(project(p).get('optional-dependencies', []))}]" for p in FOLDERS}
+    """Return every package with all its extras but that of its benchmarks, for `install`."""
+    extras = {p: {*project(p).get("optional-dependencies", [])} - {"bench"} for p in FOLDERS}
+    return {p: f"[{','.join(sorted(names))}]" for p, names in extras.items()}
 
 
 def pytest(
@@ -262,7 +263,8 @@ def docs(session: nox.Session) -> None:
 @nox.parametrize("package", each_package("bench", "slow"))
 def bench(session: nox.Session, package: str) -> None:
     """Measure against the plain formula in the same process; prints ratios, asserts none."""
-    install(session, {package: "[test]"})
+    extras = [e for e in ("test", "bench") if e in project(package)["optional-dependencies"]]
+    install(session, {package: f"[{','.join(extras)}]"})
     out = str(ROOT / "docs" / "results" / f"{package}-bench.json")
     files = map(str, sorted((FOLDERS[package] / "bench").glob("bench_*.py")))
     pytest(session, *files, "-s", "--results", out, *ARGUMENTS)

@@ -26,6 +26,7 @@ DISTRIBUTION = {
     "cycler": "matplotlib",  # comes with it
     "docstring_parser": "jsonargparse",  # comes with its [signatures]
     "skimage": "scikit-image",
+    "umap": "umap-learn",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

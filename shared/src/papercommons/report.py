@@ -283,23 +283,24 @@ def image_grid_png(images: Sequence[Any], captions: Sequence[str], *, columns: i
     Raises:
         ValueError: no images, or not as many captions.
     """
+    import numpy as np
+
     if len(images) == 0 or len(images) != len(captions):
         raise ValueError(f"images must have one caption each, got {len(images)}, {len(captions)}")
     rows = -(-len(images) // columns)
+    pictures = [np.asarray(image) for image in images]
+    wide = max(1.0, min(picture.shape[1] / picture.shape[0] for picture in pictures))
 
     def draw(figure: Any) -> None:
-        import numpy as np
-
         places = list(figure.subplots(rows, columns, squeeze=False).flat)
         for place in places:
             place.axis("off")
-        for place, image, caption in zip(places, images, captions, strict=False):
-            pixels = np.asarray(image)
+        for place, pixels, caption in zip(places, pictures, captions, strict=False):
             white = 255 if pixels.dtype == np.uint8 else 1
             place.imshow(pixels, cmap="gray", vmin=0, vmax=white, interpolation="nearest")
             place.set_title(caption, fontsize=8, loc="center")
 
-    return figure_png(draw, width=1.5 * columns, height=1.85 * rows)
+    return figure_png(draw, width=1.5 * columns * wide, height=1.85 * rows)
 
 
 def describe_device(device: Any) -> str:

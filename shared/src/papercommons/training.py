@@ -298,6 +298,7 @@ def quieten_lightning() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*GPU available but not used.*",
         ".*treespec, LeafSpec.*",
+        ".*You passed in a `val_dataloader` but have no `validation_step`.*",
         ".*isinstance.*LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message)

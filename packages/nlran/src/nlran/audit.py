@@ -1,8 +1,8 @@
 """Whether a set of scans gives its classes away by something that is not the disease.
 
 In the public list of CC-CCII, for example, 606 of 983 normal scans have a blackened background, and
-5 of 1,556 scans of common pneumonia: a network can learn that instead. So a classifier that sees only such nuisances,
-never the lungs, should be no better than chance.
+5 of 1,556 scans of common pneumonia: a network can learn that instead. So a classifier that sees
+only such nuisances, never the lungs, should be no better than chance.
 """
 
 from __future__ import annotations

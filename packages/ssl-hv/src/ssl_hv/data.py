@@ -1,0 +1,296 @@
+"""Batches of word images and of pairs, under one LightningDataModule.
+
+All images are decoded once and kept as bytes (4 kB each); what a step needs is then one gather, and
+augmentation runs on the whole batch where the network is. The order follows from (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from papercommons.data.cedar import find_pair_list
+from papercommons.data.pairs import Pairs, make_pairs, read_pairs
+from papercommons.data.sampling import EpochSampler
+from papercommons.data.words import (
+    Words,
+    check_disjoint,
+    first_writers,
+    hold_out_writers,
+    open_words,
+    split_words,
+)
+from papercommons.errors import DataError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+log = logging.getLogger("papercommons")
+
+
+class ImageBatch(NamedTuple):
+    """Word images.
+
+    Attributes:
+        images: dark on white, uint8, shape (B, C, H, W).
+        writers: class number of each writer among the labelled training writers, -1 for others,
+            int64, shape (B,).
+        indices: place of each image in the set, int64, shape (B,).
+    """
+
+    images: Tensor
+    writers: Tensor
+    indices: Tensor
+
+
+class PairBatch(NamedTuple):
+    """Pairs of word images.
+
+    Attributes:
+        left: dark on white, uint8, shape (B, C, H, W).
+        right: likewise.
+        same: 1 for one writer, else 0, int64, shape (B,).
+    """
+
+    left: Tensor
+    right: Tensor
+    same: Tensor
+
+
+class ImageDataset(Dataset[ImageBatch]):
+    """Batches of some images.
+
+    Args:
+        images: uint8, shape (N, C, H, W).
+        writers: class numbers, int64, shape (N,).
+        indices: places of those wanted.
+    """
+
+    def __init__(self, images: Tensor, writers: Tensor, indices: Sequence[int]) -> None:
+        self.images, self.writers = images, writers
+        self.indices = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, items: Sequence[tuple[int, int]]) -> ImageBatch:
+        """Return the batch of (epoch, number in `indices`) pairs."""
+        places = self.indices[[number for _, number in items]]
+        return ImageBatch(self.images[places], self.writers[places], places)
+
+
+class PairDataset(Dataset[PairBatch]):
+    """Batches of pairs.
+
+    Args:
+        images: uint8, shape (N, C, H, W).
+        pairs: of places in `images`.
+    """
+
+    def __init__(self, images: Tensor, pairs: Pairs) -> None:
+        self.images = images
+        self.left, self.right = torch.as_tensor(pairs.left), torch.as_tensor(pairs.right)
+        self.same = torch.as_tensor(pairs.same)
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+    def __getitems__(self, items: Sequence[tuple[int, int]]) -> PairBatch:
+        """Return the batch of (epoch, number of the pair) pairs."""
+        places = torch.tensor([number for _, number in items])
+        left, right = self.images[self.left[places]], self.images[self.right[places]]
+        return PairBatch(left, right, self.same[places])
+
+
+class WordData(LightningDataModule):
+    """Word images by writer, divided, with the pairs of each part.
+
+    Args:
+        data: folder, see `papercommons.data.words.open_words`; or words already opened.
+        batches: what training sees: ``images`` (all of the training part, unlabelled), ``pairs``
+            or ``writers`` (both of the labelled training writers alone).
+        split: see `papercommons.data.words.split_words`; ``auto`` is unseen for CEDAR AND, the
+            folder's own where it has one, else by writer.
+        variant: clean, or all with CEDAR's wrong words.
+        writer_fraction: share of the training writers whose labels are used, in (0, 1].
+        dev: share of those held out for threshold, calibration and the choice of best.ckpt.
+        pairs: CSV or parquet file of training pairs instead of generated ones.
+        max_per_writer: most same-writer pairs of one writer.
+        batch_size: images or pairs per step and process.
+        seed: of splits, pairs and order.
+        num_workers: processes that gather batches; rarely worth it.
+        in_channels: C, 1 or 3 equal ones.
+        resize: fit images of other sizes into squares of this side.
+        verify: compare every image with the checksum that the pack gives.
+        skip_bad: leave out images that cannot be used (they are named) instead of stopping.
+        allow_writer_overlap: accept a split with writers in common.
+
+    Attributes:
+        words: the set.
+        images: uint8, shape (N, C, H, W).
+        split: its name.
+        parts: ``unlabelled`` (the whole training part), ``train``, ``dev``, ``test`` -> places.
+        pairs: ``train``, ``dev``, ``test`` -> `Pairs`.
+        writers: names of the labelled training writers, in the order of their class numbers.
+
+    Raises:
+        ValueError: an option out of range.
+        DataError: see `open_words`, `split_words`, `read_pairs`; or too few writers.
+    """
+
+    def __init__(
+        self,
+        data: str | Words,
+        *,
+        batches: Literal["images", "pairs", "writers"] = "images",
+        split: str = "auto",
+        variant: Literal["clean", "all"] = "clean",
+        writer_fraction: float = 1.0,
+        dev: float = 0.1,
+        pairs: str | None = None,
+        max_per_writer: int | None = None,
+        batch_size: int = 256,
+        seed: int = 0,
+        num_workers: int = 0,
+        in_channels: int = 1,
+        resize: int | None = None,
+        verify: bool = False,
+        skip_bad: bool = False,
+        allow_writer_overlap: bool = False,
+    ) -> None:
+        super().__init__()
+        if batch_size < 2:
+            raise ValueError(f"batch_size must be >= 2 (batch statistics need two): {batch_size}")
+        if not (0 < writer_fraction <= 1 and 0 < dev < 1):
+            raise ValueError(
+                f"writer_fraction must be in (0, 1] and dev in (0, 1): {writer_fraction}, {dev}"
+            )
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels must be 1 or 3, got {in_channels}")
+        self.batches, self.batch_size, self.seed = batches, batch_size, seed
+        self.num_workers = num_workers
+        words = data
+        if not isinstance(words, Words):
+            words = open_words(
+                str(data), variant=variant, verify=verify, skip_bad=skip_bad, resize=resize
+            )
+        self.words = words
+        self.split = default_split(words) if split == "auto" else split
+        halves = split_words(words, self.split, seed=seed)
+        overlapping = self.split in ("seen", "shuffled") or allow_writer_overlap
+        check_disjoint(words, halves["train"], halves["test"], allow=overlapping)
+        labelled = first_writers(words, halves["train"], writer_fraction)
+        train, held = hold_out_writers(words, labelled, share=dev, seed=seed)
+        self.parts = {
+            "unlabelled": halves["train"],
+            "train": train,
+            "dev": held,
+            "test": halves["test"],
+        }
+        self.images = load_images(words, in_channels)
+        self.writers = sorted({words.writers[place] for place in train})
+        number = {writer: k for k, writer in enumerate(self.writers)}
+        self.writer_numbers = torch.tensor([number.get(writer, -1) for writer in words.writers])
+        made = {
+            part: make_pairs(words, self.parts[part], seed=seed, max_per_writer=max_per_writer)
+            for part in ("train", "dev")
+        }
+        if pairs is not None:
+            made["train"] = self._only_train(read_pairs(pairs, words), pairs)
+        made["test"] = pairs_to_judge(words, self.split, self.parts["test"], seed=seed)
+        self.pairs = made
+
+    @property
+    def has_val(self) -> bool:
+        """Whether there are pairs of held-out writers to choose with."""
+        return self.batches != "images" and len(self.pairs["dev"]) > 0
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return shuffled training batches; a last, smaller one is left out."""
+        if self.batches == "pairs":
+            return self._loader(PairDataset(self.images, self.pairs["train"]), shuffle=True)
+        part = "unlabelled" if self.batches == "images" else "train"
+        dataset = ImageDataset(self.images, self.writer_numbers, self.parts[part])
+        return self._loader(dataset, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Return the pairs of the held-out writers; none while pre-training."""
+        return self._loader(PairDataset(self.images, self.pairs["dev"])) if self.has_val else []
+
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Return the test pairs."""
+        return self._loader(PairDataset(self.images, self.pairs["test"]))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Return all images, in order."""
+        everything = range(len(self.words))
+        return self._loader(ImageDataset(self.images, self.writer_numbers, everything))
+
+    def _only_train(self, pairs: Pairs, source: str) -> Pairs:
+        """Return the pairs whose images both lie in the train part; say how many do not."""
+        allowed = np.zeros(len(self.words), dtype=bool)
+        allowed[self.parts["train"]] = True
+        kept = np.flatnonzero(allowed[pairs.left] & allowed[pairs.right])
+        if len(kept) < len(pairs):
+            log.warning(
+                "%s: %d of %d pairs have an image outside the labelled training part and are left "
+                "out",
+                source,
+                len(pairs) - len(kept),
+                len(pairs),
+            )
+        if not len(kept):
+            raise DataError(f"{source}: no pair lies in the training part of split {self.split}")
+        return pairs.take(kept)
+
+    def _loader(self, dataset: Dataset[Any], *, shuffle: bool = False) -> DataLoader[Any]:
+        size = len(dataset)  # type: ignore[arg-type]
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=EpochSampler(size, shuffle=shuffle, seed=self.seed),
+            collate_fn=_as_it_is,
+            drop_last=shuffle and size > self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def load_images(words: Words, in_channels: int) -> Tensor:
+    """Return all images, uint8, shape (N, in_channels, H, W); channels are equal.
+
+    Raises:
+        DataError: see `papercommons.data.words.Words.load`.
+    """
+    return torch.from_numpy(words.load())[:, None].expand(-1, in_channels, -1, -1)
+
+
+def pairs_to_judge(words: Words, split: str, places: Sequence[int], *, seed: int = 0) -> Pairs:
+    """Return the published list of test pairs of a split; made ones where there is none.
+
+    Args:
+        words: the images.
+        split: its name.
+        places: images of the test part.
+        seed: of made pairs.
+    """
+    published = find_pair_list(words.root, split)
+    if published is None:
+        return make_pairs(words, places, seed=seed)
+    return read_pairs(published, words)
+
+
+def default_split(words: Words) -> str:
+    """Return unseen for CEDAR AND, the folder's own split where it has one, else ``writers``."""
+    for name in ("unseen", "published"):
+        if name in words.published:
+            return name
+    return "writers"
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,126 @@
+"""Embeddings of many images: for scores, for pictures, and as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from papercommons.cli import ComputeOptions, DeviceOptions, track
+from papercommons.data.images import find_images
+from papercommons.data.word_layouts import WordFile, read_word
+from papercommons.errors import DataError
+from papercommons.files import atomic_path, find_saved, hash_files
+from papercommons.report import Result, describe_device
+from papercommons.training import make_trainer
+from torch import Tensor, nn
+
+from ssl_hv.encoders import DESCRIPTORS, create_encoder
+from ssl_hv.saved import load_encoder
+from ssl_hv.shapes import check_size
+from ssl_hv.verifier import as_ink
+
+PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def compute_device(run: ComputeOptions | DeviceOptions) -> torch.device:
+    """Return the device that the options of a command mean."""
+    if isinstance(run, ComputeOptions):
+        run = DeviceOptions(seed=run.seed, accelerator=run.accelerator, devices="1")
+    device: torch.device = make_trainer(run).strategy.root_device
+    return device
+
+
+@torch.no_grad()
+def embed(
+    encoder: nn.Module,
+    images: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "32-true",
+    batch_size: int = 512,
+) -> Tensor:
+    """Return the embeddings of images, float32 on the CPU, shape (N, dim).
+
+    Args:
+        encoder: in whatever mode; it is put into evaluation mode and back.
+        images: uint8 dark on white, or float with ink = 1; shape (N, C, H, W).
+        device: where to compute.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        batch_size: images at once.
+    """
+    before = encoder.training
+    encoder.eval().to(device)
+    kind = torch.device(device).type
+    dtype = PRECISIONS.get(precision)
+    parts = []
+    for part in track(images.split(batch_size), "embedding"):
+        with torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
+            parts.append(encoder(as_ink(part.to(device))).float().cpu())
+    encoder.train(before)
+    return torch.cat(parts)
+
+
+def embed_images(
+    images: Sequence[str],
+    checkpoint: str,
+    out: str,
+    resize: int | None,
+    skip_bad: bool,
+    run: ComputeOptions,
+) -> Result:
+    """Write the embeddings of image files and return the result.
+
+    Args:
+        images: files and folders.
+        checkpoint: a run or saved network, or the name of a descriptor.
+        out: the .npz file.
+        resize: fit images into squares of this side.
+        skip_bad: leave out what cannot be used.
+        run: where and how to compute.
+
+    Raises:
+        DataError: no images, or one that cannot be used.
+    """
+    options: dict[str, Any] = {}
+    data_hash = None
+    if checkpoint in DESCRIPTORS:
+        encoder: nn.Module = create_encoder(checkpoint)
+    else:
+        encoder, config = load_encoder(find_saved(checkpoint))
+        options, data_hash = config["encoder_options"], config.get("data_hash")
+    channels, size = options.get("in_channels", 1), options.get("image_size", 64)
+    read, names, skipped = [], [], []
+    for path in track(find_images(images), "reading"):
+        try:
+            word = read_word(WordFile(path.name, "", path), None, resize)
+            check_size(size, word.shape, str(path))
+        except DataError as error:
+            if not skip_bad:
+                raise
+            skipped.append(str(error))
+        else:
+            read.append(word)
+            names.append(str(path))
+    if not read:
+        raise DataError(f"{images[0]}: none of the images can be used; {skipped[0]}")
+    words = torch.from_numpy(np.stack(read))[:, None].expand(-1, channels, -1, -1)
+    device = compute_device(run)
+    vectors = embed(encoder, words, device=device, precision=run.precision).numpy()
+    with atomic_path(out) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, names=np.array(names), vectors=vectors)
+    return Result(
+        package="ssl-hv",
+        command="ssl-hv-embed",
+        title=f"{len(names)} embeddings of {vectors.shape[1]} numbers by {checkpoint}",
+        metrics={"images": len(names), "size": vectors.shape[1], "skipped_images": len(skipped)},
+        settings={"checkpoint": checkpoint, "out": out, "resize": resize, **run.settings()},
+        limits="Embeddings of one handwritten word each; distances mean something only between "
+        "images of the same word.",
+        data_hash=hash_files([Path(name) for name in names]) if data_hash is None else data_hash,
+        device=describe_device(device),
+        files={"embeddings": out},
+        notes=[f"left out: {why}" for why in skipped],
+    )

@@ -1,0 +1,250 @@
+"""Pre-training an encoder: what `ssl-hv-pretrain` does once its options stand."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from papercommons.cli import RunOptions
+from papercommons.files import is_first_process
+from papercommons.report import Result, Section, describe_device, image_grid_png, write_report
+from papercommons.training import begin_run, fit, may_use_cuda, seed_everything
+
+from ssl_hv.data import WordData
+from ssl_hv.embedding import compute_device, embed
+from ssl_hv.encoders import NETWORKS
+from ssl_hv.heads import CosineHead
+from ssl_hv.judging import PACKAGE, score_pairs
+from ssl_hv.lightning import PRETRAINING, PretrainModule
+from ssl_hv.options import RecipeOptions, WordOptions
+from ssl_hv.pictures import embedding_sections, history_section
+from ssl_hv.recipes import LENGTH, Recipe, recipe_of
+from ssl_hv.saved import save_encoder
+from ssl_hv.training import describe
+from ssl_hv.verifier import SiameseVerifier, as_ink
+
+log = logging.getLogger("papercommons")
+
+LIMITS = (
+    "No label was used, so nothing here is a verdict: ssl-hv-train makes a verifier of the "
+    "encoder. The AUC needs the writers of some training words; it is only looked at and chooses "
+    "nothing."
+)
+COMPARING = ("resnet18", "resnet-layout", "vit-b32", "vit-tiny")
+OWN_ENCODER = {"mae": "vit", "aim": "vit", "bigan": "bigan", "flow": "flow"}
+TINY = {
+    "moco": {"queue_size": 2048, "splits": 4},
+    "vae": {"width": 16, "latent": 128},
+    "mae": {"decoder_width": 64, "decoder_heads": 4},
+}
+"""Sizes of the quick preset where they differ from the paper's."""
+
+
+def pretrain_encoder(
+    data: str,
+    method: str,
+    encoder: str | None,
+    width: int | None,
+    channels: int,
+    out: str,
+    words: WordOptions,
+    options: RecipeOptions,
+    run: RunOptions,
+) -> Result:
+    """Pre-train an encoder, write the run's folder, and return the result.
+
+    Args:
+        data: folder of words.
+        method: one of `ssl_hv.recipes.METHODS`.
+        encoder: name of an encoder; the preset's if not given.
+        width: of resnet-layout; the preset's if not given.
+        channels: of the images.
+        out: folder of the run.
+        words: the images.
+        options: the recipe.
+        run: how to run.
+
+    Raises:
+        ValueError: an encoder that the method cannot train.
+        DataError: the words cannot be used, see `WordData`.
+    """
+    preset = options.preset
+    if preset == "auto":
+        preset = "paper" if may_use_cuda(run) else "quick"
+    encoder = choose_encoder(method, encoder, preset)
+    recipe = recipe_of(method, preset)
+    values = {k: LENGTH[preset][k] for k in ("epochs", "batch_size", "warmup")} | asdict(recipe)
+    values |= {k: v for k, v in asdict(options).items() if v is not None} | {"preset": preset}
+    recipe = replace(
+        recipe,
+        optimizer=values["optimizer"],
+        lr=values["lr"],
+        weight_decay=values["weight_decay"],
+    )
+    seed_everything(run.seed)
+    data_module = WordData(
+        data,
+        batches="images",
+        **asdict(words),
+        batch_size=values["batch_size"],
+        seed=run.seed,
+        num_workers=run.num_workers,
+        in_channels=channels,
+    )
+    describe(data_module)
+    size = data_module.images.shape[-1]
+    encoder_options: dict[str, Any] = {"in_channels": channels, "image_size": size}
+    if encoder == "resnet-layout":
+        encoder_options["width"] = width or LENGTH[preset]["width"]
+    if encoder == "resnet18" and method == "vae":
+        encoder_options["stem"] = "small"
+    module = create_module(
+        method, encoder, encoder_options, recipe, options, values["warmup"], preset, size
+    )
+    settings: dict[str, Any] = {"data": data, "method": method, "encoder": encoder}
+    settings |= {"width": width, "channels": channels, "out": out, **asdict(words), **values}
+    settings |= {"views": recipe.views, "augment": module.augmentation, **run.settings()}
+    folder = begin_run(settings, run)
+    if run.compile:
+        module.objective.compile()
+    shown = ("epochs", "batch_size", "lr", "optimizer", "augment")
+    log.info("preset %s: %s", preset, ", ".join(f"{k} {settings[k]}" for k in shown))
+    started = time.perf_counter()
+    trainer, history = fit(module, data_module, epochs=values["epochs"], run=run, out=folder)
+    seconds = time.perf_counter() - started
+    device = compute_device(replace(run, trainer={}))
+    auc = label_free_auc(module, data_module, device)
+    steps = trainer.global_step
+    result = Result(
+        package=PACKAGE,
+        command="ssl-hv-pretrain",
+        title=f"{method} with {encoder}, epochs: {values['epochs']}; "
+        f"{len(data_module.parts['unlabelled']):,} unlabelled words",
+        metrics={
+            **{k: v for k, v in history.rows[-1].items() if k.startswith("train/")},
+            "dev_auc_centred_cosine": auc,
+            "seconds": seconds,
+            "images_per_second": steps * values["batch_size"] / seconds,
+            "parameters": sum(p.numel() for p in module.encoder.parameters()),
+        },
+        settings={**settings, "split": data_module.split},
+        limits=LIMITS,
+        data_hash=data_module.words.digest,
+        device=describe_device(device),
+        notes=[f"left out: {name}" for name in data_module.words.bad],
+    )
+    if folder is None or not is_first_process():
+        return result
+    save_encoder(
+        module.encoder.cpu(),
+        folder / "export",
+        name=encoder,
+        options=encoder_options,
+        method=method,
+        made_by=f"ssl-hv-pretrain --method {method}, seed {run.seed}, {values['epochs']} epochs",
+        data_hash=data_module.words.digest,
+        device=describe_device(device),
+    )
+    result.files["export"] = str(folder / "export")
+    module.to(device)
+    embeddings = embed(module.encoder, data_module.images, device=device)
+    sections = [
+        history_section(history.rows),
+        *picture_sections(module, data_module),
+        *embedding_sections(data_module.words, embeddings, data_module.parts["dev"]),
+    ]
+    write_report(folder / "report.html", result, sections)
+    result.save(folder)
+    return result
+
+
+def choose_encoder(method: str, encoder: str | None, preset: str) -> str:
+    """Return the encoder of a method: the one asked for, if it fits, else the preset's."""
+    kind = OWN_ENCODER.get(method)
+    if kind is None:
+        name = encoder or LENGTH[preset]["encoder"]
+    elif kind == "vit":
+        name = encoder or ("vit-b32" if preset == "paper" else "vit-tiny")
+    else:
+        name = encoder or kind
+    allowed = [n for n in NETWORKS if n.startswith(kind)] if kind else list(COMPARING)
+    if method == "dino":  # its local crops are smaller
+        allowed = [n for n in allowed if n.startswith("resnet")]
+    if name not in allowed:
+        raise ValueError(f"--encoder {name}: {method} trains {', '.join(allowed)}")
+    return name
+
+
+def create_module(
+    method: str,
+    encoder: str,
+    encoder_options: dict[str, Any],
+    recipe: Recipe,
+    options: RecipeOptions,
+    warmup: float,
+    preset: str,
+    size: int,
+) -> PretrainModule:
+    """Return the LightningModule of a method."""
+    objective_options: dict[str, Any] = dict(TINY.get(method, {})) if preset == "quick" else {}
+    if method == "vae":
+        objective_options |= {
+            "in_channels": encoder_options["in_channels"],
+            "image_size": size,
+        }
+    return PRETRAINING[method](
+        encoder,
+        encoder_options=encoder_options,
+        objective_options=objective_options,
+        augmentation=options.augment,
+        recipe=recipe,
+        warmup=warmup,
+    )
+
+
+def label_free_auc(module: PretrainModule, data: WordData, device: torch.device) -> float:
+    """Return the AUC of centred cosines on pairs of held-out training writers.
+
+    Args:
+        module: with the encoder.
+        data: its words.
+        device: where to embed.
+    """
+    from papercommons.metrics.verification import roc_auc
+
+    verifier = SiameseVerifier(module.encoder, "cosine")
+    embeddings = embed(module.encoder, data.images, device=device)
+    assert isinstance(verifier.head, CosineHead)
+    verifier.head.fit(embeddings[torch.as_tensor(data.parts["unlabelled"])])
+    pairs = data.pairs["dev"]
+    return float(roc_auc(score_pairs(verifier, embeddings, pairs), pairs.same))
+
+
+@torch.no_grad()
+def picture_sections(module: PretrainModule, data: WordData) -> list[Section]:
+    """Return pictures of what the objective sees and, where it can, of what it makes of it."""
+    places = torch.as_tensor(data.parts["unlabelled"])[:6]
+    images = as_ink(data.images[places].to(next(module.parameters()).device))
+    module.eval()
+    views = module.views(images)
+    rows = [images, *views] if module.objective.views > 1 else [images]
+    names = ["word", *(f"view {k}" for k in range(1, len(rows)))]
+    if hasattr(module.objective, "reconstruct"):
+        rows, names = [*rows, module.objective.reconstruct(images)], [*names, "reconstruction"]
+    if hasattr(module.objective, "sample"):
+        rows, names = [*rows, module.objective.sample(len(images))], [*names, "sample"]
+    pictures = [
+        (1 - row[k].mean(0)).clamp(0, 1).cpu().numpy() for row in rows for k in range(len(images))
+    ]
+    captions = [name for name in names for _ in range(len(images))]
+    return [
+        Section(
+            "What it sees",
+            "Words, and what the training makes of them.",
+            figure=image_grid_png(pictures, captions, columns=len(images)),
+            caption=", ".join(names),
+        )
+    ]

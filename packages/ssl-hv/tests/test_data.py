@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import logging
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from papercommons.data.pairs import make_pairs, read_pairs, write_pairs
+from papercommons.data.words import open_words
+from papercommons.errors import DataError
+from ssl_hv.data import WordData, default_split
+
+
+def writers_of(data, part):
+    return {data.words.writers[place] for place in data.parts[part]}
+
+
+def places_in(pairs):
+    return {*pairs.left.tolist(), *pairs.right.tolist()}
+
+
+@pytest.fixture(scope="module")
+def opened(words):
+    return open_words(words)
+
+
+@pytest.fixture(scope="module")
+def data(opened):
+    return WordData(opened, batch_size=8)
+
+
+def test_no_writer_is_in_two_parts(data):
+    train, dev, test = (writers_of(data, part) for part in ("train", "dev", "test"))
+    assert not train & dev
+    assert not (train | dev) & test
+    assert len(dev) >= 2
+    assert len(train | dev | test) == 14
+    assert writers_of(data, "unlabelled") == train | dev
+    assert data.split == "writers"
+    for part in ("train", "dev", "test"):
+        assert places_in(data.pairs[part]) <= set(data.parts[part])
+
+
+def test_dev_writers_come_out_of_the_labelled_ones(opened):
+    whole, half = WordData(opened), WordData(opened, writer_fraction=0.5)
+    labelled = writers_of(half, "train") | writers_of(half, "dev")
+    every = sorted(writers_of(whole, "unlabelled"))
+    assert labelled == set(every[: len(every) // 2])  # the first ones, as in the paper
+    assert half.parts["unlabelled"] == whole.parts["unlabelled"]
+    assert half.parts["test"] == whole.parts["test"]
+    assert half.writers == sorted(writers_of(half, "train"))
+
+
+def test_more_dev_writers_leave_fewer_to_train_on(opened):
+    more = WordData(opened, dev=0.5)
+    assert len(writers_of(more, "dev")) == round(0.5 * len(writers_of(more, "unlabelled")))
+    assert not writers_of(more, "dev") & writers_of(more, "train")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_batches_hold_what_their_indices_say(opened, channels):
+    data = WordData(opened, batch_size=8, in_channels=channels)
+    seen = []
+    for images, writers, indices in data.train_dataloader():
+        assert (images.dtype, images.shape) == (torch.uint8, (8, channels, 64, 64))
+        for image, writer, place in zip(images, writers, indices.tolist(), strict=True):
+            for channel in image:
+                np.testing.assert_array_equal(channel.numpy(), opened.read(place))
+            name = opened.writers[place]
+            assert writer == (data.writers.index(name) if name in data.writers else -1)
+        seen += indices.tolist()
+    assert len(set(seen)) == len(seen) == len(data.parts["unlabelled"]) // 8 * 8
+    assert set(seen) <= set(data.parts["unlabelled"])
+
+
+def test_batches_of_writers_hold_labelled_ones_alone(opened):
+    data = WordData(opened, batches="writers", batch_size=8)
+    batches = list(data.train_dataloader())
+    assert {*torch.cat([b.indices for b in batches]).tolist()} <= set(data.parts["train"])
+    numbers = torch.cat([batch.writers for batch in batches])
+    assert numbers.min() >= 0
+    assert numbers.max() < len(data.writers)
+    assert data.has_val
+
+
+def test_pair_batches_hold_the_pairs(opened):
+    data = WordData(opened, batches="pairs", batch_size=10**6)
+    (batch,) = data.test_dataloader()
+    pairs = data.pairs["test"]
+    assert torch.equal(batch.same, torch.as_tensor(pairs.same))
+    for images, places in ((batch.left, pairs.left), (batch.right, pairs.right)):
+        np.testing.assert_array_equal(images[:, 0].numpy(), opened.load(places))
+    (val,) = data.val_dataloader()
+    assert len(val.same) == len(data.pairs["dev"])
+
+
+def test_the_order_follows_seed_and_epoch(opened):
+    def order(seed, epoch=0):
+        data = WordData(opened, batch_size=8, seed=0)
+        data.seed = seed
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return torch.cat([batch.indices for batch in loader]).tolist()
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    assert order(0) != order(0, epoch=1)
+
+
+def test_prediction_goes_through_everything_in_order(data):
+    places = torch.cat([batch.indices for batch in data.predict_dataloader()])
+    assert places.tolist() == list(range(70))
+
+
+def test_pretraining_has_no_validation(data):
+    assert data.val_dataloader() == []
+    assert not data.has_val
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch(opened):
+    data = WordData(opened, batch_size=500)
+    (batch,) = data.train_dataloader()
+    assert sorted(batch.indices.tolist()) == data.parts["unlabelled"]
+
+
+def test_most_pairs_of_a_writer(opened):
+    data = WordData(opened, max_per_writer=3)
+    pairs = data.pairs["train"]
+    writers = np.array(opened.writers)[pairs.left[pairs.same == 1]]
+    assert set(np.unique(writers, return_counts=True)[1]) == {3}
+    assert len(data.pairs["test"]) == len(WordData(opened).pairs["test"])
+
+
+def test_pairs_outside_the_training_part_are_left_out_aloud(opened, data, tmp_path, caplog):
+    everything = make_pairs(opened, range(len(opened)))
+    write_pairs(tmp_path / "all.csv", everything, opened)
+    with caplog.at_level(logging.WARNING, logger="papercommons"):
+        given = WordData(opened, pairs=str(tmp_path / "all.csv"))
+    kept = given.pairs["train"]
+    train = set(data.parts["train"])
+    expected = [
+        bool({int(a), int(b)} <= train)
+        for a, b in zip(everything.left, everything.right, strict=True)
+    ]
+    assert len(kept) == sum(expected) > 0
+    assert places_in(kept) <= train
+    outside = len(everything) - len(kept)
+    assert f"{outside} of {len(everything)} pairs have an image outside" in caplog.text
+    write_pairs(tmp_path / "test.csv", data.pairs["test"], opened)
+    with pytest.raises(DataError, match="no pair lies in the training part of split writers"):
+        WordData(opened, pairs=str(tmp_path / "test.csv"))
+
+
+def test_a_folder_with_its_own_split(words, tmp_path):
+    for writer in sorted(words.iterdir()):
+        part = "test" if writer.name > "w08" else "train"
+        shutil.copytree(writer, tmp_path / part / writer.name)
+    data = WordData(str(tmp_path))
+    assert data.split == "published"
+    assert writers_of(data, "test") == {"w09", "w10", "w11", "w12", "w13"}
+    shutil.copytree(words / "w00", tmp_path / "test" / "w00")
+    with pytest.raises(DataError, match=r"1 writers are in both train and test \(w00\)"):
+        WordData(str(tmp_path))
+    data = WordData(str(tmp_path), allow_writer_overlap=True)
+    assert "w00" in writers_of(data, "test") & writers_of(data, "unlabelled")
+
+
+def test_the_published_list_of_test_pairs_is_used(write_pack, tmp_path):
+    root = write_pack(tmp_path / "pack")
+    assert default_split(open_words(root)) == "unseen"
+    made = WordData(str(root))
+    assert writers_of(made, "test") == {"0007", "0008"}
+    (root / "pairs_unseen_val.csv").write_text(
+        "left,right,label\n0007a_num2.png,0007a_num1.png,1\n0008a_num3.png,0007a_num1.png,0\n"
+    )
+    given = WordData(str(root))
+    names = given.words.names
+    pairs = given.pairs["test"]
+    assert [names[k] for k in pairs.left] == ["0007a_num2.png", "0008a_num3.png"]
+    assert pairs.same.tolist() == [1, 0]
+    assert len(made.pairs["test"]) > 2
+
+
+def test_the_real_list_of_test_pairs(shared_files):
+    root = shared_files / "data" / "cedar-and"
+    words = open_words(root)
+    pairs = read_pairs(root / "pairs_unseen_val.csv", words)
+    assert len(pairs) == 6680
+    unseen = set(words.published["unseen"]["val"])
+    assert places_in(pairs) <= unseen
+
+
+def test_it_travels_to_workers(data):
+    dataset = data.train_dataloader().dataset
+    again = pickle.loads(pickle.dumps(dataset))
+    for own, other in zip(
+        dataset.__getitems__([(0, 3)]), again.__getitems__([(0, 3)]), strict=True
+    ):
+        assert torch.equal(own, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 1}, "batch_size must be >= 2"),
+        ({"writer_fraction": 0.0}, "writer_fraction must be in"),
+        ({"dev": 1.0}, "dev in"),
+        ({"in_channels": 2}, "in_channels must be 1 or 3, got 2"),
+    ],
+)
+def test_bad_options_are_refused(opened, options, message):
+    with pytest.raises(ValueError, match=message):
+        WordData(opened, **options)
+
+
+def test_too_few_writers_are_told(write_words, tmp_path):
+    root = write_words(tmp_path / "few", writers=range(4))
+    with pytest.raises(DataError, match="at least 4 are needed to hold 2 out"):
+        WordData(str(root))
+    with pytest.raises(DataError, match="no split 'unseen'"):
+        WordData(str(root), split="unseen")

@@ -1,0 +1,1 @@
+"""Handcrafted features of handwritten words; needs the extra ``papercommons[handwriting]``."""
