@@ -1,0 +1,363 @@
+"""Finding the schedule: one warm-up of the user's model, a small search, an honest choice.
+
+The paper (section 3.5 of the specification) searches the cheapest path over the teacher's grid for
+one coefficient. ``coeff="auto"`` runs the actual solver on held-out latents for every candidate
+(all coefficients, two metrics, two grids, and the usual fixed schedules) and keeps the one that
+ends nearest to a finer solution, so it may also say that nothing was gained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from papercommons.data.sampling import mix_seeds
+from papercommons.versions import installed_version
+from torch import Tensor
+
+from gits_sampling.costs import Metric, cost_matrix
+from gits_sampling.models import Denoiser, fingerprint
+from gits_sampling.path import optimal_path, optimal_paths, path_cost
+from gits_sampling.schedule import Schedule
+from gits_sampling.sigmas import log_snr, polynomial, time_uniform
+from gits_sampling.solvers import sample, steps_for, trajectory
+
+COEFFS = tuple(round(0.8 + 0.05 * k, 2) for k in range(11))
+"""Coefficients that ``coeff="auto"`` tries: 0.8 to 1.3."""
+
+Grid = Literal["polynomial", "time_uniform", "log_snr"]
+FINER = 4  # times as many points has the grid of the reference on held-out latents
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What a teacher's trajectories say about a model; all budgets and coefficients use it.
+
+    Attributes:
+        grids: noise levels of each grid, float64, shape (N,).
+        costs: (grid, metric) -> cost matrix, float64, shape (N, N).
+        latents: of held-out samples, sigma_max times noise, shape (M, ...).
+        ends: where a finer solution of these ends, shape (M, ...).
+        about: how it was made, plain types.
+    """
+
+    grids: dict[str, Tensor]
+    costs: dict[tuple[str, str], Tensor]
+    latents: Tensor
+    ends: Tensor
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule that was tried.
+
+    Attributes:
+        name: what made it.
+        sigmas: float64, shape (K + 1,).
+        error: mean distance of held-out ends to the reference's.
+        grid: of a path; None for a fixed schedule.
+        metric: of a path.
+        coeff: of a path.
+        indices: of a path.
+    """
+
+    name: str
+    sigmas: Tensor
+    error: float
+    grid: str | None = None
+    metric: str | None = None
+    coeff: float | None = None
+    indices: tuple[int, ...] | None = None
+
+
+def make_grid(kind: str, n: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """Return n noise levels of a kind, float64.
+
+    Raises:
+        ValueError: unknown kind, or see `gits_sampling.sigmas`.
+    """
+    makers: dict[str, Callable[[], Tensor]] = {
+        "polynomial": lambda: polynomial(n, sigma_min, sigma_max, rho),
+        "time_uniform": lambda: time_uniform(n, sigma_min, sigma_max, 1.0),
+        "log_snr": lambda: log_snr(n, sigma_min, sigma_max),
+    }
+    if kind not in makers:
+        raise ValueError(f"grid must be one of {', '.join(makers)}, got {kind}")
+    return makers[kind]()
+
+
+def fixed_schedules(steps: int, sigma_min: float, sigma_max: float) -> dict[str, Tensor]:
+    """Return the usual schedules of K steps, each float64 (K + 1,), by name."""
+    n = steps + 1
+    return {
+        "polynomial 7": polynomial(n, sigma_min, sigma_max, 7.0),
+        "log_snr": log_snr(n, sigma_min, sigma_max),
+        "time_uniform 1": time_uniform(n, sigma_min, sigma_max, 1.0),
+        "time_uniform 2": time_uniform(n, sigma_min, sigma_max, 2.0),
+    }
+
+
+def draw_latents(
+    seeds: Iterable[int], shape: Sequence[int], sigma_max: float, like: Tensor
+) -> Tensor:
+    """Return start states, one generator per sample, so that batches change nothing.
+
+    Args:
+        seeds: one per sample, >= 0.
+        shape: of a sample.
+        sigma_max: what the noise is multiplied by.
+        like: gives dtype and device.
+
+    Returns:
+        Shape (samples, ...).
+    """
+    noise = [
+        torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed), dtype=like.dtype)
+        for seed in seeds
+    ]
+    return sigma_max * torch.stack(noise).to(like.device)
+
+
+@torch.no_grad()
+def warm_up(
+    denoiser: Denoiser,
+    *,
+    sigma_min: float,
+    sigma_max: float,
+    shape: Sequence[int],
+    grids: Sequence[Grid] = ("polynomial",),
+    metrics: Sequence[Metric] = ("dev",),
+    points: int = 61,
+    rho: float = 7.0,
+    teacher: str = "ipndm",
+    teacher_order: int | None = 4,
+    samples: int = 256,
+    held_out: int = 128,
+    batch: int = 64,
+    seed: int = 0,
+    like: Tensor | None = None,
+) -> WarmUp:
+    """Run the teacher once on every grid and keep what all schedules need.
+
+    Args:
+        denoiser: the model.
+        sigma_min: least noise level, > 0.
+        sigma_max: greatest noise level.
+        shape: of a sample.
+        grids: kinds of grid, see `make_grid`.
+        metrics: of the costs.
+        points: N of each grid, >= 2.
+        rho: of the polynomial grid.
+        teacher: its solver.
+        teacher_order: its order.
+        samples: of the warm-up, >= 1.
+        held_out: further samples that judge candidates; 0 leaves that out.
+        batch: samples at once; results do not depend on it.
+        seed: of the latents.
+        like: dtype and device of the states; float32 on the CPU if not given.
+
+    Raises:
+        ValueError: a number out of range, or the model gives NaN or infinity.
+    """
+    if samples < 1 or held_out < 0 or batch < 1:
+        raise ValueError(
+            f"samples and batch must be >= 1 and held_out >= 0, got {samples}, {batch}, {held_out}"
+        )
+    like = torch.zeros(()) if like is None else like
+    tables: dict[str, Tensor] = {
+        kind: make_grid(kind, points, sigma_min, sigma_max, rho) for kind in grids
+    }
+    keys = [(kind, metric) for kind in grids for metric in metrics]
+    costs: dict[tuple[str, str], Tensor] = {
+        key: torch.zeros(points, points, dtype=torch.float64) for key in keys
+    }
+    for start in range(0, samples, batch):
+        seeds = [mix_seeds(seed, 0, k) for k in range(start, min(start + batch, samples))]
+        x = draw_latents(seeds, shape, sigma_max, like)
+        for kind, table in tables.items():
+            states, slopes = trajectory(denoiser, x, table, solver=teacher, order=teacher_order)  # type: ignore[arg-type]
+            for metric in metrics:
+                part = cost_matrix(states, slopes, table, metric=metric)
+                costs[kind, metric] += part * (len(seeds) / samples)
+    fine = make_grid(grids[0], FINER * (points - 1) + 1, sigma_min, sigma_max, rho)
+    seeds = [mix_seeds(seed, 1, k) for k in range(held_out)]
+    latents = draw_latents(seeds, shape, sigma_max, like) if held_out else like.new_zeros(0)
+    ends = [
+        sample(denoiser, part, fine, solver=teacher, order=teacher_order)  # type: ignore[arg-type]
+        for part in (latents.split(batch) if held_out else ())
+    ]
+    middle = tables[grids[0]][[points // 3, points // 2]]
+    about = {
+        "teacher": teacher,
+        "teacher_order": teacher_order,
+        "rho": rho,
+        "grid_points": points,
+        "warmup": samples,
+        "seed": seed,
+        "fingerprint": fingerprint(denoiser, shape, middle),
+    }
+    return WarmUp(tables, costs, latents, torch.cat(ends) if ends else latents, about)
+
+
+@torch.no_grad()
+def end_error(
+    denoiser: Denoiser, warm: WarmUp, sigmas: Tensor, *, batch: int = 64, **solver: Any
+) -> float:
+    """Return the mean L2 distance of held-out ends to those of the finer solution.
+
+    Args:
+        denoiser: the model.
+        warm: with held-out latents.
+        sigmas: the schedule.
+        batch: samples at once.
+        **solver: of `sample`.
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    for latents, ends in zip(warm.latents.split(batch), warm.ends.split(batch), strict=True):
+        found = sample(denoiser, latents, sigmas, **solver)
+        total += (found - ends).double().flatten(1).norm(dim=1).sum().cpu()
+    return float(total) / len(warm.latents)
+
+
+def candidates(
+    denoiser: Denoiser,
+    warm: WarmUp,
+    steps: int,
+    *,
+    coeffs: Sequence[float] = COEFFS,
+    batch: int = 64,
+    **solver: Any,
+) -> list[Candidate]:
+    """Return every schedule of K steps with its error on held-out latents, the best first.
+
+    Equal paths of several coefficients are tried once.
+
+    Args:
+        denoiser: the model.
+        warm: with held-out latents.
+        steps: K.
+        coeffs: of the paths.
+        batch: samples at once.
+        **solver: of `sample`.
+    """
+    found: list[Candidate] = []
+    for (kind, metric), cost in warm.costs.items():
+        seen: set[tuple[int, ...]] = set()
+        for (count, coeff), path in optimal_paths(cost, steps, coeffs).items():
+            indices = tuple(path.tolist())
+            if count != steps or indices in seen:
+                continue
+            seen.add(indices)
+            sigmas = warm.grids[kind][path]
+            error = end_error(denoiser, warm, sigmas, batch=batch, **solver)
+            name = f"gits {kind} {metric} {coeff:g}"
+            found.append(Candidate(name, sigmas, error, kind, metric, coeff, indices))
+    first = next(iter(warm.grids.values()))
+    for name, sigmas in fixed_schedules(steps, float(first[-1]), float(first[0])).items():
+        error = end_error(denoiser, warm, sigmas, batch=batch, **solver)
+        found.append(Candidate(name, sigmas, error))
+    return sorted(found, key=lambda candidate: candidate.error)
+
+
+def fit_schedule(
+    denoiser: Denoiser,
+    *,
+    sigma_min: float,
+    sigma_max: float,
+    shape: Sequence[int],
+    nfe: int,
+    solver: str = "ipndm",
+    order: int | None = None,
+    coeff: float | Literal["auto"] = "auto",
+    metric: Metric = "dev",
+    afs: bool = False,
+    warm: WarmUp | None = None,
+    batch: int = 64,
+    **options: Any,
+) -> Schedule:
+    """Return the best schedule for a model, a solver and a budget of network calls.
+
+    Args:
+        denoiser: any callable D(x, sigma) -> x0 in the variance-exploding frame, see
+            `gits_sampling.adapters`.
+        sigma_min: least noise level, > 0; the schedule ends there.
+        sigma_max: greatest noise level; it begins there.
+        shape: of a sample, e.g. (3, 32, 32).
+        nfe: network calls per sample.
+        solver: that will sample, see `gits_sampling.sample`.
+        order: its order.
+        coeff: of the path's cost; > 1 moves the schedule towards small noise. ``auto`` tries
+            `COEFFS`, two metrics, two grids and the usual schedules on held-out latents.
+        metric: of the costs, where `coeff` is a number.
+        afs: analytical first step.
+        warm: of an earlier call, with the grids and metrics wanted; made if not given.
+        batch: samples at once.
+        **options: of `warm_up`.
+
+    Returns:
+        The schedule; with ``auto`` its details hold the error of every candidate, and its method
+        names a fixed schedule where none of ours was better.
+
+    Raises:
+        ValueError: an argument out of range, or the model gives NaN or infinity.
+    """
+    steps = steps_for(solver, nfe, afs)  # type: ignore[arg-type]
+    auto = coeff == "auto"
+    if warm is None:
+        wide: dict[str, Any] = {"grids": ("polynomial", "time_uniform"), "metrics": ("dev", "l2")}
+        narrow: dict[str, Any] = {"metrics": (metric,), "held_out": 0}
+        warm = warm_up(
+            denoiser,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+            shape=shape,
+            batch=batch,
+            **((wide if auto else narrow) | options),
+        )
+    common: dict[str, Any] = {
+        "nfe": nfe,
+        "solver": solver,
+        "order": order,
+        "afs": afs,
+        "version": installed_version("gits-sampling"),
+    }
+    if not auto:
+        kind = next(iter(warm.grids))
+        cost, weight = warm.costs[kind, metric], float(coeff)
+        path = optimal_path(cost, steps, weight)
+        return Schedule(
+            sigmas=warm.grids[kind][path],
+            indices=tuple(path.tolist()),
+            coeff=weight,
+            metric=metric,
+            cost=path_cost(cost, path, weight),
+            grid=kind,
+            **common,
+            **warm.about,
+        )
+    tried = candidates(denoiser, warm, steps, batch=batch, solver=solver, order=order, afs=afs)
+    best = tried[0]
+    errors = {candidate.name: candidate.error for candidate in tried}
+    if best.indices is None:
+        plain = {k: warm.about[k] for k in ("warmup", "seed", "fingerprint")}
+        return Schedule(
+            sigmas=best.sigmas, method=best.name, details={"errors": errors}, **common, **plain
+        )
+    assert best.grid is not None
+    assert best.metric is not None
+    assert best.coeff is not None
+    cost = warm.costs[best.grid, best.metric]
+    return Schedule(
+        sigmas=best.sigmas,
+        indices=best.indices,
+        coeff=best.coeff,
+        metric=best.metric,
+        cost=path_cost(cost, list(best.indices), best.coeff),
+        grid=best.grid,
+        details={"errors": errors},
+        **common,
+        **warm.about,
+    )

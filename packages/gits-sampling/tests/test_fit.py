@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from gits_sampling.fit import (
+    candidates,
+    draw_latents,
+    end_error,
+    fit_schedule,
+    fixed_schedules,
+    warm_up,
+)
+from gits_sampling.models import digits_empirical
+from gits_sampling.path import optimal_path
+from gits_sampling.solvers import network_calls
+
+RANGE = {"sigma_min": 0.002, "sigma_max": 80.0, "shape": (1, 8, 8)}
+DOUBLE = torch.zeros((), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return digits_empirical()
+
+
+@pytest.fixture(scope="module")
+def warm(model):
+    return warm_up(
+        model,
+        **RANGE,
+        grids=("polynomial", "time_uniform"),
+        metrics=("dev", "l2"),
+        samples=48,
+        held_out=48,
+        points=41,
+        like=DOUBLE,
+    )
+
+
+def test_batches_change_nothing(model, warm):
+    again = warm_up(
+        model,
+        **RANGE,
+        grids=("polynomial",),
+        metrics=("dev",),
+        samples=48,
+        held_out=48,
+        points=41,
+        like=DOUBLE,
+        batch=7,
+    )
+    key = ("polynomial", "dev")
+    torch.testing.assert_close(again.costs[key], warm.costs[key], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(again.ends, warm.ends, rtol=1e-9, atol=1e-9)
+    assert again.about["fingerprint"] == warm.about["fingerprint"]
+
+
+def test_latents_follow_from_their_own_seeds():
+    three = draw_latents([5, 6, 7], (2, 3), 80.0, DOUBLE)
+    torch.testing.assert_close(three[1:2], draw_latents([6], (2, 3), 80.0, DOUBLE))
+    assert three.dtype == torch.float64
+    assert 40 < three.std() < 160
+
+
+def test_one_coefficient_is_the_paper_s_path(model, warm):
+    schedule = fit_schedule(model, **RANGE, nfe=6, coeff=1.0, warm=warm)
+    path = optimal_path(warm.costs["polynomial", "dev"], 6, 1.0)
+    assert schedule.indices == tuple(path.tolist())
+    torch.testing.assert_close(schedule.sigmas, warm.grids["polynomial"][path])
+    assert (schedule.coeff, schedule.metric, schedule.nfe, schedule.steps) == (1.0, "dev", 6, 6)
+
+
+def test_auto_takes_the_candidate_with_the_least_error(model, warm):
+    schedule = fit_schedule(model, **RANGE, nfe=6, solver="euler", warm=warm)
+    errors = schedule.details["errors"]
+    found = end_error(model, warm, schedule.sigmas, solver="euler")
+    assert found == pytest.approx(min(errors.values()))
+    assert {"polynomial 7", "log_snr", "time_uniform 1", "time_uniform 2"} <= errors.keys()
+    # the effect of the method on these digits (specification 7.2: 0.46 of poly7 at 1.0)
+    assert found <= 0.6 * errors["polynomial 7"]
+
+
+def test_where_nothing_is_gained_auto_says_so(model, warm, monkeypatch):
+    """Every path costs the same here, so that paths are bad and a fixed schedule wins."""
+    blind = {key: torch.zeros_like(cost) for key, cost in warm.costs.items()}
+    flat = type(warm)(warm.grids, blind, warm.latents, warm.ends, warm.about)
+    schedule = fit_schedule(model, **RANGE, nfe=6, solver="euler", warm=flat)
+    assert schedule.method in fixed_schedules(6, 0.002, 80.0)
+    assert schedule.indices is None
+    assert schedule.coeff is None
+
+
+def test_two_call_solvers_make_half_the_steps(model, warm):
+    schedule = fit_schedule(model, **RANGE, nfe=6, solver="heun", coeff=1.0, warm=warm)
+    assert schedule.steps == 3
+    assert network_calls("heun", schedule.steps) == 6
+    with pytest.raises(ValueError, match="nfe must suit heun"):
+        fit_schedule(model, **RANGE, nfe=5, solver="heun", coeff=1.0, warm=warm)
+
+
+def test_every_candidate_spans_the_range(model, warm):
+    tried = candidates(model, warm, 4, coeffs=(0.9, 1.1), solver="euler")
+    assert [c.error for c in tried] == sorted(c.error for c in tried)
+    for candidate in tried:
+        assert candidate.sigmas[0] == 80
+        assert candidate.sigmas[-1] == 0.002
+        assert len(candidate.sigmas) == 5
+
+
+@pytest.mark.parametrize(
+    "bad", [{"samples": 0}, {"batch": 0}, {"held_out": -1}, {"points": 1}, {"sigma_min": 0}]
+)
+def test_numbers_out_of_range(model, bad):
+    with pytest.raises(ValueError, match="must be"):
+        warm_up(model, **(RANGE | {"samples": 4, "held_out": 0} | bad))
