@@ -34,7 +34,7 @@ DISTRIBUTION = {
 SHARED_MAY_NEED = {
     *("torch", "torchvision", "torchmetrics", "lightning", "numpy", "pillow", "matplotlib"),
     *("jsonargparse", "pyyaml", "rich", "safetensors", "huggingface-hub"),
-    *("av", "scikit-image", "pytest", "hypothesis"),
+    *("av", "scikit-image", "pyarrow", "pytest", "hypothesis"),
 }
 # Where papercommons may import these; and what it imports late, so that its parts stay light.
 ONLY_IN = {"lightning": ("training.py", "testing/"), "matplotlib": ("report.py",)}
