@@ -119,7 +119,7 @@ def test_learns(kind):
         gradients = torch.autograd.grad(loss, trained)
         length = torch.cat([g.flatten() for g in gradients]).norm()
         with torch.no_grad():
-            torch._foreach_add_(trained, gradients, alpha=-0.02 / length.item())
+            torch._foreach_add_(trained, gradients, alpha=-0.005 / length.item())
             for buffer, first in aims:
                 buffer.copy_(first)
         losses.append(loss.item())
