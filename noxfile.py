@@ -196,7 +196,8 @@ def minimum(session: nox.Session, package: str) -> None:
     """Test each package with the oldest Python and libraries that its pyproject.toml allows."""
     wheels = [wheel(session, name) for name in dict.fromkeys(["papercommons", package])]
     found = session.create_tmp() + "/oldest.txt"
-    choose = "uv pip compile --quiet --no-sources --resolution lowest-direct --extra test".split()
+    choose = "uv pip compile --quiet --upgrade --no-sources --extra test".split()
+    choose += ["--resolution", "lowest-direct"]
     ours = ["--find-links", str(wheels[0].parent), "--no-emit-package", "papercommons"]
     source = str(FOLDERS[package] / "pyproject.toml")
     session.run(*choose, *ours, "--python", ALL_PYTHONS[0], "-o", found, source, silent=True)
