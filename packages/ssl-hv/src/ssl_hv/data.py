@@ -30,6 +30,8 @@ from torch.utils.data import DataLoader, Dataset
 
 log = logging.getLogger("papercommons")
 
+MOST_VAL_PAIRS = 2000  # each costs two images; calibration takes all
+
 
 class ImageBatch(NamedTuple):
     """Word images.
@@ -217,8 +219,13 @@ class WordData(LightningDataModule):
         return self._loader(dataset, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Return the pairs of the held-out writers; none while pre-training."""
-        return self._loader(PairDataset(self.images, self.pairs["dev"])) if self.has_val else []
+        """Return pairs of the held-out writers, at most 2,000; none while pre-training."""
+        if not self.has_val:
+            return []
+        pairs = self.pairs["dev"]
+        order = np.random.default_rng(self.seed).permutation(len(pairs))
+        chosen = pairs.take(np.sort(order[:MOST_VAL_PAIRS]))
+        return self._loader(PairDataset(self.images, chosen))
 
     def test_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return the test pairs."""
