@@ -113,3 +113,20 @@ def test_every_candidate_spans_the_range(model, warm):
 def test_numbers_out_of_range(model, bad):
     with pytest.raises(ValueError, match="must be"):
         warm_up(model, **(RANGE | {"samples": 4, "held_out": 0} | bad))
+
+
+def test_ranges_without_a_variance_preserving_time(model):
+    """Rectified flows and short ranges have none; the other grids and schedules remain."""
+    schedule = fit_schedule(
+        model,
+        sigma_min=0.5,
+        sigma_max=20.0,
+        shape=(1, 8, 8),
+        nfe=3,
+        samples=2,
+        held_out=2,
+        points=9,
+        like=DOUBLE,
+    )
+    assert schedule.details["errors"].keys() >= {"polynomial 7", "log_snr"}
+    assert not any("time_uniform" in name for name in schedule.details["errors"])

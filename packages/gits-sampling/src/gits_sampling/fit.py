@@ -21,7 +21,7 @@ from gits_sampling.costs import Metric, cost_matrix
 from gits_sampling.models import Denoiser, fingerprint
 from gits_sampling.path import optimal_path, optimal_paths, path_cost
 from gits_sampling.schedule import Schedule
-from gits_sampling.sigmas import log_snr, polynomial, time_uniform
+from gits_sampling.sigmas import has_vp_time, log_snr, polynomial, time_uniform
 from gits_sampling.solvers import sample, steps_for, trajectory
 
 COEFFS = tuple(round(0.8 + 0.05 * k, 2) for k in range(11))
@@ -90,14 +90,25 @@ def make_grid(kind: str, n: int, sigma_min: float, sigma_max: float, rho: float)
 
 
 def fixed_schedules(steps: int, sigma_min: float, sigma_max: float) -> dict[str, Tensor]:
-    """Return the usual schedules of K steps, each float64 (K + 1,), by name."""
+    """Return the usual schedules of K steps, each float64 (K + 1,), by name.
+
+    Those uniform in time are left out where no such time has these ends.
+    """
     n = steps + 1
-    return {
+    found = {
         "polynomial 7": polynomial(n, sigma_min, sigma_max, 7.0),
         "log_snr": log_snr(n, sigma_min, sigma_max),
-        "time_uniform 1": time_uniform(n, sigma_min, sigma_max, 1.0),
-        "time_uniform 2": time_uniform(n, sigma_min, sigma_max, 2.0),
     }
+    if has_vp_time(sigma_min, sigma_max):
+        found["time_uniform 1"] = time_uniform(n, sigma_min, sigma_max, 1.0)
+        found["time_uniform 2"] = time_uniform(n, sigma_min, sigma_max, 2.0)
+    return found
+
+
+def wide_search(sigma_min: float, sigma_max: float) -> dict[str, Any]:
+    """Return the grids and metrics that ``coeff="auto"`` searches, for `warm_up`."""
+    second = "time_uniform" if has_vp_time(sigma_min, sigma_max) else "log_snr"
+    return {"grids": ("polynomial", second), "metrics": ("dev", "l2")}
 
 
 def draw_latents(
@@ -307,7 +318,7 @@ def fit_schedule(
     steps = steps_for(solver, nfe, afs)  # type: ignore[arg-type]
     auto = coeff == "auto"
     if warm is None:
-        wide: dict[str, Any] = {"grids": ("polynomial", "time_uniform"), "metrics": ("dev", "l2")}
+        wide = wide_search(sigma_min, sigma_max)
         narrow: dict[str, Any] = {"metrics": (metric,), "held_out": 0}
         warm = warm_up(
             denoiser,

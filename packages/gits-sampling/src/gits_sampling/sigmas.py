@@ -89,9 +89,7 @@ def time_uniform(n: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -
         ValueError: an argument is outside its range, or no such process has these ends.
     """
     _check(n, sigma_min, sigma_max, rho)
-    low, high = (math.log1p(sigma**2) for sigma in (sigma_min, sigma_max))
-    slope = 2 * (low / _VP_START - high) / (_VP_START - 1)
-    offset = high - slope / 2
+    slope, offset = _vp_time(sigma_min, sigma_max)
     if slope + offset <= 0:
         raise ValueError(
             f"sigma_min and sigma_max: no variance-preserving time between {sigma_min} and "
@@ -100,6 +98,16 @@ def time_uniform(n: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -
     tau = (1 + _unit(n) * (_VP_START ** (1 / rho) - 1)) ** rho
     sigmas = torch.expm1(slope / 2 * tau**2 + offset * tau).sqrt()
     return _with_ends(sigmas, sigma_min, sigma_max)
+
+
+def has_vp_time(sigma_min: float, sigma_max: float) -> bool:
+    """Return whether `time_uniform` exists between two sigmas.
+
+    Example:
+        >>> has_vp_time(0.002, 80.0), has_vp_time(0.5, 80.0)
+        (True, False)
+    """
+    return sum(_vp_time(sigma_min, sigma_max)) > 0
 
 
 def discrete(
@@ -193,6 +201,13 @@ def ays(
     share = np.interp(_unit(n).numpy(), np.linspace(0, 1, len(logs)), share)
     sigmas = np.exp(math.log(high) + share * (math.log(low) - math.log(high)))
     return _with_ends(torch.from_numpy(sigmas), low, high)
+
+
+def _vp_time(sigma_min: float, sigma_max: float) -> tuple[float, float]:
+    """Return (slope, offset): ln(1 + sigma^2) = slope / 2 tau^2 + offset tau, tau in [1e-3, 1]."""
+    low, high = (math.log1p(sigma**2) for sigma in (sigma_min, sigma_max))
+    slope = 2 * (low / _VP_START - high) / (_VP_START - 1)
+    return slope, high - slope / 2
 
 
 def _unit(n: int) -> Tensor:

@@ -1,0 +1,388 @@
+"""Pictures of schedules, trajectories, costs and errors, as PNG bytes in the house's look.
+
+Axes over noise levels are logarithmic and run as sampling does, from sigma_max on the left. Bands
+are one standard deviation over the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from papercommons.report import PALETTE, figure_png
+from torch import Tensor
+
+from gits_sampling.analysis import (
+    ChordFrame,
+    Curve,
+    Reconstruction,
+    TrajectoryStatistics,
+    central_trajectories,
+)
+from gits_sampling.columns import is_ours
+from gits_sampling.schedule import Schedule
+
+if TYPE_CHECKING:
+    from gits_sampling.comparison import Entry
+
+
+def schedules_png(schedules: Mapping[str, Schedule | Tensor | Sequence[float]]) -> bytes:
+    """Return a picture of schedules, a line each: every dot is a noise level.
+
+    Args:
+        schedules: label -> schedule, or its sigmas (K + 1,); a last sigma of 0 is left out.
+
+    Raises:
+        ValueError: no schedules, or one without a sigma above 0.
+    """
+    if not schedules:
+        raise ValueError("schedules must not be empty")
+    levels = {
+        label: _array(value.sigmas if isinstance(value, Schedule) else value)
+        for label, value in schedules.items()
+    }
+    for label, sigmas in levels.items():
+        if sigmas.ndim != 1 or not (sigmas > 0).any():
+            raise ValueError(f"sigmas of {label} must be (n,) and above 0, got {sigmas.tolist()}")
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for row, sigmas in enumerate(levels.values()):
+            shown = sigmas[sigmas > 0]
+            colour = PALETTE[row % len(PALETTE)]
+            axes.plot(shown, np.full(len(shown), row), color=colour, alpha=0.4, lw=1)
+            axes.plot(shown, np.full(len(shown), row), "o", color=colour, ms=5)
+            if len(shown) < len(sigmas):
+                axes.annotate(
+                    "to 0", (shown[-1], row), (8, 0), textcoords="offset points", va="center"
+                )
+        axes.set_yticks(range(len(levels)), list(levels))
+        axes.set_ylim(len(levels) - 0.5, -0.5)
+        _sigma_axis(axes)
+
+    return figure_png(draw, width=8.0, height=1.1 + 0.38 * len(levels))
+
+
+def statistics_png(statistics: TrajectoryStatistics) -> bytes:
+    """Return magnitude, distance, deviation and cosine along trajectories, four panels.
+
+    Args:
+        statistics: of `trajectory_statistics`.
+    """
+    curves = statistics.curves()
+    panels: dict[str, dict[str, str]] = {
+        "Magnitude": {
+            "state x": "magnitude_state",
+            "denoised D(x)": "magnitude_denoised",
+            "slope": "magnitude_slope",
+        },
+        "Distance to the end point": {
+            "state x": "distance_state",
+            "denoised D(x)": "distance_denoised",
+        },
+        "Distance to the chord": {
+            "state x": "deviation_state",
+            "denoised D(x)": "deviation_denoised",
+        },
+        "Cosine: slope, way to the end": {"": "cosine"},
+    }
+
+    def draw(figure: Any) -> None:
+        places = list(figure.subplots(2, 2).flat)
+        for axes, (title, names) in zip(places, panels.items(), strict=True):
+            for label, name in names.items():
+                _band(axes, curves[name], label)
+            axes.set_title(title)
+            _sigma_axis(axes)
+            if len(names) > 1:
+                axes.legend()
+            if title in ("Magnitude", "Distance to the end point"):
+                _log_axis(axes.yaxis, "log")  # from sigma_max sqrt(d) down to the size of an image
+
+    return figure_png(draw, width=9.0, height=6.4)
+
+
+def boomerang_png(frame: ChordFrame, *, keep: float = 0.8) -> bytes:
+    """Return trajectories in their own axes: chord, PC1 and PC2, in space and from two sides.
+
+    Args:
+        frame: of `chord_frame` with two components or more.
+        keep: share of the samples drawn, the middle ones, see `central_trajectories`.
+
+    Raises:
+        ValueError: fewer than two components, or keep out of range.
+    """
+    if frame.coordinates.shape[2] < 3:
+        raise ValueError(f"frame must have 2 components, got {frame.coordinates.shape[2] - 1}")
+    coordinates = frame.coordinates[..., :3]
+    chord, first, second = _array(coordinates[:, central_trajectories(coordinates, keep=keep)]).T
+    share = frame.energy[:, :2].mean(0).tolist()
+    many = {"lw": 0.8, "alpha": max(0.15, min(0.8, 8 / len(chord)))}
+
+    def draw(figure: Any) -> None:
+        grid = figure.add_gridspec(2, 2, width_ratios=[1.15, 1])
+        space = figure.add_subplot(grid[:, 0], projection="3d")
+        for a, b, c in zip(chord, first, second, strict=True):
+            space.plot(a, b, c, color=PALETTE[0], **many)
+        space.set(xlabel="chord", ylabel="PC1", zlabel="PC2")
+        space.set_title(f"{len(chord)} trajectories in their own axes")
+        space.set_box_aspect((1.6, 1, 1), zoom=0.85)
+        space.locator_params(nbins=4)
+        sides = (first, "PC1", share[0]), (second, "PC2", share[1] - share[0])
+        for row, (values, name, energy) in enumerate(sides):
+            axes = figure.add_subplot(grid[row, 1])
+            axes.plot(chord.T, values.T, color=PALETTE[0], **many)
+            axes.plot(chord.mean(0), values.mean(0), color=PALETTE[1], lw=2, label="mean")
+            axes.set(ylabel=name, title=f"{name}: {energy:.1%} of what lies across the chord")
+            axes.invert_xaxis()
+            if row:
+                axes.set_xlabel("along the chord (sampling runs to the right, to 0)")
+            else:
+                axes.legend()
+
+    return figure_png(draw, width=10.0, height=4.6)
+
+
+def pca_png(reconstruction: Reconstruction) -> bytes:
+    """Return how much of each trajectory few principal directions hold: energy and error.
+
+    Args:
+        reconstruction: of `pca_reconstruction`.
+    """
+
+    def draw(figure: Any) -> None:
+        left, right = figure.subplots(1, 2)
+        count = np.arange(1, reconstruction.energy.shape[1] + 1)
+        _spread(left, count, 1 - reconstruction.energy, "", 0)
+        left.set(title="Share of the variance left out", xlabel="principal directions")
+        _spread(right, count, reconstruction.error, "PCs of the centred points", 0)
+        _spread(right, count, reconstruction.chord_error, "chord and as many PCs across it", 1)
+        right.set(title="Relative error of rebuilding", xlabel="principal directions")
+        right.legend()
+        for axes in (left, right):
+            _log_axis(axes.yaxis, "log")
+            axes.set_xticks(count)
+
+    return figure_png(draw, width=9.0, height=3.6)
+
+
+def curvature_png(sigmas: Tensor, curvature: Tensor, torsion: Tensor) -> bytes:
+    """Return curvature and torsion along trajectories, two panels.
+
+    Args:
+        sigmas: noise levels, shape (N,).
+        curvature: of `curvature_torsion`, shape (N,) or (N, B).
+        torsion: its shape; nan, where a curve is straight, is left out.
+
+    Raises:
+        ValueError: the shapes do not match.
+    """
+    shape = curvature.shape
+    if sigmas.shape != shape[:1] or curvature.ndim not in (1, 2) or torsion.shape != shape:
+        raise ValueError(
+            "sigmas must be (N,) and curvature and torsion (N,) or (N, B), got "
+            f"{tuple(sigmas.shape)}, {tuple(shape)} and {tuple(torsion.shape)}"
+        )
+
+    def draw(figure: Any) -> None:
+        panels = zip(
+            figure.subplots(1, 2), ("Curvature", "Torsion"), (curvature, torsion), strict=True
+        )
+        for axes, title, values in panels:
+            levels = _array(sigmas)
+            low, middle, high = _quartiles(_array(values).reshape(len(levels), -1))
+            axes.fill_between(levels, low, high, alpha=0.2, lw=0)
+            axes.plot(levels, middle, label="median, middle half of the samples")
+            axes.set_title(title)
+            _sigma_axis(axes)
+        axes.axhline(0, color="#94a3b8", lw=0.8)
+        axes.legend()
+        _log_axis(axes.yaxis, "symlog", linthresh=_threshold(torsion))
+        if (curvature > 0).all():
+            _log_axis(figure.axes[0].yaxis, "log")
+
+    return figure_png(draw, width=9.0, height=3.6)
+
+
+def errors_of(entries: Iterable[Entry]) -> dict[str, dict[str, dict[int, float]]]:
+    """Return a comparison's errors as `errors_png` takes them.
+
+    Args:
+        entries: of `compare_schedules`.
+    """
+    errors: dict[str, dict[str, dict[int, float]]] = {}
+    for entry in entries:
+        lines = errors.setdefault(f"{entry.solver} {entry.order}", {})
+        lines.setdefault(entry.schedule, {})[entry.calls] = entry.error
+    return errors
+
+
+def errors_png(
+    errors: Mapping[str, Mapping[str, Mapping[int, float]]],
+    *,
+    ylabel: str = "mean distance to the fine solution",
+) -> bytes:
+    """Return error against network calls, a panel per solver and a line per schedule.
+
+    Lines of this package's schedules (`gits_sampling.columns.is_ours`) are whole and thick.
+
+    Args:
+        errors: solver -> schedule -> network calls -> error, > 0 to be seen.
+        ylabel: what the error is.
+
+    Raises:
+        ValueError: no errors.
+    """
+    if not errors or not all(errors.values()):
+        raise ValueError("errors must hold a schedule for every solver, got none")
+    names = list(dict.fromkeys(name for lines in errors.values() for name in lines))
+
+    def draw(figure: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        panels = figure.subplots(1, len(errors), squeeze=False, sharey=True)[0]
+        for axes, (solver, lines) in zip(panels, errors.items(), strict=True):
+            for name, values in lines.items():
+                place = names.index(name)
+                ours = is_ours(name)
+                calls = sorted(values)
+                axes.plot(
+                    calls,
+                    [values[k] for k in calls],
+                    color=PALETTE[place % len(PALETTE)],
+                    marker="osD"[place // len(PALETTE) % 3],  # where colours come again
+                    ms=4,
+                    lw=2.2 if ours else 1.2,
+                    ls="-" if ours else "--",
+                    label=name,
+                )
+            axes.set(title=solver, xlabel="network calls")
+            _log_axis(axes.yaxis, "log", label_minor=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[0].set_ylabel(ylabel)
+        handles = {
+            label: handle
+            for axes in panels
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+
+    return figure_png(draw, width=max(6.0, 3.4 * len(errors)), height=4.2)
+
+
+def costs_png(
+    cost: Tensor, sigmas: Tensor, paths: Mapping[str, Sequence[int] | Tensor] | None = None
+) -> bytes:
+    """Return the cost matrix, from row i to column j, with paths: each dot is a step.
+
+    Args:
+        cost: upper triangle, shape (N, N).
+        sigmas: of the grid, shape (N,).
+        paths: label -> indices of its points.
+
+    Raises:
+        ValueError: the shapes do not match, or a path leaves the grid.
+    """
+    count = len(sigmas)
+    if count < 2 or sigmas.ndim != 1 or cost.shape != (count, count):
+        raise ValueError(
+            "cost must be (N, N) and sigmas (N,) with N >= 2, "
+            f"got {tuple(cost.shape)} and {tuple(sigmas.shape)}"
+        )
+    steps = {label: _array(path).astype(int) for label, path in (paths or {}).items()}
+    for label, path in steps.items():
+        if len(path) < 2 or path.min() < 0 or path.max() >= count:
+            raise ValueError(f"path {label} must be points 0 to {count - 1}, got {path.tolist()}")
+
+    def draw(figure: Any) -> None:
+        from matplotlib.colors import SymLogNorm
+
+        axes = figure.subplots()
+        values = np.where(np.triu(np.ones((count, count), bool), 1), _array(cost), np.nan)
+        bound = float(np.nanmax(np.abs(values))) or 1.0
+        signed = bool((values < -1e-3 * bound).any())  # smaller ones are white anyway
+        norm = SymLogNorm(1e-3 * bound, vmin=-bound if signed else 0.0, vmax=bound, base=10)
+        picture = axes.imshow(values, cmap="RdBu_r" if signed else "Blues", norm=norm)
+        bar = figure.colorbar(picture, ax=axes, label="cost of the jump", shrink=0.8)
+        bar.formatter = _plain_number
+        bar.update_ticks()
+        for number, (label, path) in enumerate(steps.items()):
+            colour = PALETTE[(number + 1) % len(PALETTE)]
+            # down the diagonal: across to the next point, then back down to it
+            across, down = np.repeat(path, 2)[1:], np.repeat(path, 2)[:-1]
+            axes.plot(across, down, color=colour, lw=1.2)
+            axes.plot(path[1:], path[:-1], "o", color=colour, ms=5, label=label)
+        places = np.linspace(0, count - 1, min(count, 7)).round().astype(int)
+        words = [f"{float(sigmas[k]):.3g}" for k in places]
+        axes.set_xticks(places, words, rotation=45)
+        axes.set_yticks(places, words)
+        axes.set(xlabel="to sigma", ylabel="from sigma", title="Costs and the cheapest path")
+        axes.grid(visible=False)
+        if steps:
+            axes.legend(loc="lower left")
+
+    return figure_png(draw, width=6.2, height=5.2)
+
+
+def _array(values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def _sigma_axis(axes: Any) -> None:
+    _log_axis(axes.xaxis, "log")
+    axes.set_xlabel("sigma (sampling runs to the right)")
+    if not axes.xaxis_inverted():
+        axes.invert_xaxis()
+
+
+def _log_axis(axis: Any, scale: str, *, label_minor: bool = False, **options: Any) -> None:
+    """Make an axis logarithmic with plain numbers; matplotlib's own are formulas."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)(scale, **options)
+    axis.set_major_formatter(FuncFormatter(_plain_number))
+    axis.set_minor_formatter(FuncFormatter(_plain_number) if label_minor else NullFormatter())
+    if label_minor:
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
+
+
+def _plain_number(value: float, _: Any = None) -> str:
+    """Return 1e-05 as it is, and 0.01, 100, -3."""
+    return f"{value:.6g}"
+
+
+def _band(axes: Any, curve: Curve, label: str) -> None:
+    sigmas, mean, std = (_array(values) for values in curve)
+    # a last sigma of 0 has no place on the axis, nor has the end's distance to itself
+    seen = (sigmas > 0) & (mean != 0)
+    sigmas, mean, std = sigmas[seen], mean[seen], std[seen]
+    low = np.maximum(mean - std, 1e-3 * np.abs(mean))  # a logarithmic axis has no place below 0
+    axes.fill_between(sigmas, low, mean + std, alpha=0.2, lw=0)
+    axes.plot(sigmas, mean, label=label or None)
+
+
+def _spread(axes: Any, places: np.ndarray, values: Tensor, label: str, number: int) -> None:
+    """Draw the median over the samples, (B, k), with its middle half."""
+    low, middle, high = _quartiles(_array(values).T.clip(min=1e-16))
+    colour = PALETTE[number]
+    axes.fill_between(places, low, high, alpha=0.2, lw=0, color=colour)
+    axes.plot(places, middle, marker="o", ms=4, color=colour, label=label or None)
+
+
+def _quartiles(values: np.ndarray) -> np.ndarray:
+    """Return the quartiles over the last axis, nan left out, shape (3, n)."""
+    masked = np.ma.masked_invalid(values)
+    result = np.full((3, len(values)), np.nan)
+    for row, sample in enumerate(masked):
+        if sample.count():
+            result[:, row] = np.quantile(sample.compressed(), (0.25, 0.5, 0.75))
+    return result
+
+
+def _threshold(values: Tensor) -> float:
+    """Return where a symlog axis turns linear: a tenth of the median size."""
+    sizes = values[values.isfinite()].abs()
+    return max(float(sizes.median()) / 10, 1e-12) if len(sizes) else 1.0
