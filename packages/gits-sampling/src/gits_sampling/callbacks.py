@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from gits_sampling.sample_pictures import to_uint8
 from gits_sampling.solvers import steps_for
 
 
-class _Every(Callback):
+class _Every(Callback, ABC):
     """Calls `write` after every few epochs, and at the end of the run; on one process."""
 
     def __init__(self, every: int | None) -> None:
@@ -39,9 +40,9 @@ class _Every(Callback):
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             self.write(module, epoch)
 
+    @abstractmethod
     def write(self, module: Any, epoch: int) -> None:
         """Write what there is after `epoch` epochs."""
-        raise NotImplementedError
 
 
 class GITSScheduleCallback(_Every):

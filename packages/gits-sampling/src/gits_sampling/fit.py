@@ -208,7 +208,7 @@ def warm_up(
         "grid_points": points,
         "warmup": samples,
         "seed": seed,
-        "fingerprint": fingerprint(denoiser, shape, middle),
+        "fingerprint": fingerprint(denoiser, shape, middle, dtype=like.dtype, device=like.device),
     }
     return WarmUp(tables, costs, latents, torch.cat(ends) if ends else latents, about)
 

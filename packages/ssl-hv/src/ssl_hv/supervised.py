@@ -18,7 +18,44 @@ from ssl_hv.recipes import Recipe
 from ssl_hv.verifier import SiameseVerifier, as_ink
 
 
-class VerifierModule(LightningModule):
+class JudgedOnPairs(LightningModule):
+    """What training with labels has in common: pairs of held-out writers say how it goes.
+
+    Args:
+        verifier: what is trained.
+    """
+
+    def __init__(self, verifier: SiameseVerifier) -> None:
+        super().__init__()
+        self.verifier = verifier
+        self.seen_scores, self.seen_same = CatMetric(), CatMetric()
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the scores of pairs, shape (N,)."""
+        scores: Tensor = self.verifier(left, right)
+        return scores
+
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Keep the scores of one batch."""
+        self.seen_scores.update(self(batch.left, batch.right).float())
+        self.seen_same.update(batch.same.float())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log AUC and equal error rate over all pairs, of all processes."""
+        seen: Any = self.seen_scores.compute()
+        truth: Any = self.seen_same.compute()
+        scores, same = seen.double().cpu().numpy(), truth.long().cpu().numpy()
+        self.log("val/auc", float(roc_auc(scores, same)))
+        self.log("val/eer", float(equal_error_rate(scores, same)[0]))
+        self.seen_scores.reset()
+        self.seen_same.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """End the run if a loss is not finite."""
+        stop_if_diverged(self)
+
+
+class VerifierModule(JudgedOnPairs):
     """Trains a verifier on pairs with binary cross-entropy (section 3.1).
 
     Batches are `PairBatch`. Logs train/loss and, of the pairs of held-out writers, val/auc and
@@ -44,17 +81,10 @@ class VerifierModule(LightningModule):
         encoder_lr: float = 1.0,
         warmup: float = 0.05,
     ) -> None:
-        super().__init__()
-        self.verifier = verifier or SiameseVerifier()
+        super().__init__(verifier or SiameseVerifier())
         self.frozen, self.augmentation = freeze, augmentation
         self.recipe, self.encoder_lr, self.warmup = recipe, encoder_lr, warmup
         self.verifier.encoder.requires_grad_(not freeze)
-        self.seen_scores, self.seen_same = CatMetric(), CatMetric()
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the scores of pairs, shape (N,)."""
-        scores: Tensor = self.verifier(left, right)
-        return scores
 
     def on_train_epoch_start(self) -> None:
         """Keep the statistics of a frozen encoder."""
@@ -69,19 +99,6 @@ class VerifierModule(LightningModule):
         self.log("train/loss", loss.detach(), on_epoch=True, on_step=False, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Keep the scores of one batch."""
-        self.seen_scores.update(self(batch.left, batch.right).float())
-        self.seen_same.update(batch.same.float())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log AUC and equal error rate over all pairs, of all processes."""
-        log_verification(self, self.seen_scores, self.seen_same)
-
-    def on_train_epoch_end(self) -> None:
-        """End the run if a loss is not finite."""
-        stop_if_diverged(self)
-
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule, stepped after each batch."""
         groups = [{"params": list(self.verifier.head.parameters())}]
@@ -91,7 +108,7 @@ class VerifierModule(LightningModule):
         return with_schedule(make_optimizer(groups, self.recipe), self)
 
 
-class WriterModule(LightningModule):
+class WriterModule(JudgedOnPairs):
     """Trains an encoder to name the training writers, with a cosine margin; our choice.
 
     The logits are scale * (cos(embedding, writer) - margin at the true writer), so the cosine of
@@ -121,20 +138,13 @@ class WriterModule(LightningModule):
         encoder_lr: float = 1.0,
         warmup: float = 0.15,
     ) -> None:
-        super().__init__()
+        super().__init__(verifier)
         if writers < 2:
             raise ValueError(f"writers must be >= 2, got {writers}")
-        self.verifier = verifier
         dim: Any = verifier.encoder.dim
         self.prototypes = nn.Parameter(0.05 * torch.randn(writers, dim))
         self.scale, self.margin, self.augmentation = scale, margin, augmentation
         self.recipe, self.encoder_lr, self.warmup = recipe, encoder_lr, warmup
-        self.seen_scores, self.seen_same = CatMetric(), CatMetric()
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the scores of pairs, shape (N,)."""
-        scores: Tensor = self.verifier(left, right)
-        return scores
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
@@ -151,19 +161,6 @@ class WriterModule(LightningModule):
             sync_dist=True,
         )
         return loss
-
-    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Keep the scores of one batch."""
-        self.seen_scores.update(self(batch.left, batch.right).float())
-        self.seen_same.update(batch.same.float())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log AUC and equal error rate over all pairs, of all processes."""
-        log_verification(self, self.seen_scores, self.seen_same)
-
-    def on_train_epoch_end(self) -> None:
-        """End the run if a loss is not finite."""
-        stop_if_diverged(self)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule, stepped after each batch."""
@@ -186,14 +183,3 @@ def augmented(images: Tensor, kind: Augment) -> Tensor:
     if kind == "none":
         return images
     return handwriting(images, strength=0.5) if kind == "handwriting" else paper(images)
-
-
-def log_verification(module: LightningModule, scores: CatMetric, same: CatMetric) -> None:
-    """Log val/auc and val/eer of what two metrics gathered, and empty them."""
-    seen: Any = scores.compute()
-    truth: Any = same.compute()
-    found, labels = seen.double().cpu().numpy(), truth.long().cpu().numpy()
-    module.log("val/auc", float(roc_auc(found, labels)))
-    module.log("val/eer", float(equal_error_rate(found, labels)[0]))
-    scores.reset()
-    same.reset()
