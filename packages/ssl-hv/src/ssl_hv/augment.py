@@ -17,17 +17,17 @@ Augment = Literal["handwriting", "paper", "none"]
 
 
 def handwriting(
-    images: Tensor, *, strength: float = 1.0, size: int | None = None, share: float = 1.0
+    images: Tensor, *, strength: float = 0.5, size: int | None = None, share: float = 1.0
 ) -> Tensor:
     """Change what a writer would not call another hand; no mirror writing; our choice.
 
-    Rotation to 10 degrees, shear to 0.2, scale 0.8 to 1.2 per axis, shift to 10 %, stroke width by
-    grey dilation or erosion of radius 1, contrast, and one erased patch.
+    At strength 1: rotation to 10 degrees, shear to 0.2, scale 0.8 to 1.2 per axis, shift to 10 %,
+    stroke width by grey dilation or erosion of radius 1; at any: contrast, and one erased patch.
 
     Args:
         images: see above.
-        strength: factor of rotation, shear, scale, shift and stroke width; at 0.5 more of the slant
-            and size that tell writers apart is left.
+        strength: factor of rotation, shear, scale, shift and stroke width; at 0.5 more is left of
+            the slant and size that tell writers apart than at 1.
         size: side of the result; that of the images if not given.
         share: part of the image, by side, that is seen: 0.5 is a local crop at a random place.
 

@@ -35,12 +35,17 @@ LIMITS = (
 )
 COMPARING = ("resnet18", "resnet-layout", "vit-b32", "vit-tiny")
 OWN_ENCODER = {"mae": "vit", "aim": "vit", "bigan": "bigan", "flow": "flow"}
-TINY = {
+TINY: dict[str, dict[str, int]] = {
+    "barlow-twins": {"projection_dim": 256},
+    "vicreg": {"projection_dim": 256},
     "moco": {"queue_size": 2048, "splits": 4},
     "vae": {"width": 16, "latent": 128},
     "mae": {"decoder_width": 64, "decoder_heads": 4},
 }
-"""Sizes of the quick preset where they differ from the paper's."""
+"""Sizes of the quick preset where they differ from the paper's.
+
+Covariances of 2048 dimensions say little in batches of 128.
+"""
 
 
 def pretrain_encoder(

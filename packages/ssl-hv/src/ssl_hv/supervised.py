@@ -177,9 +177,8 @@ def augmented(images: Tensor, kind: Augment) -> Tensor:
 
     Args:
         images: float, ink = 1, shape (N, C, H, W).
-        kind: ``handwriting`` at half its strength, which leaves more of what tells writers apart;
-            ``paper``; or ``none``.
+        kind: ``handwriting``, ``paper`` or ``none``.
     """
     if kind == "none":
         return images
-    return handwriting(images, strength=0.5) if kind == "handwriting" else paper(images)
+    return handwriting(images) if kind == "handwriting" else paper(images)
