@@ -130,3 +130,45 @@ def test_ranges_without_a_variance_preserving_time(model):
     )
     assert schedule.details["errors"].keys() >= {"polynomial 7", "log_snr"}
     assert not any("time_uniform" in name for name in schedule.details["errors"])
+
+
+def test_what_dpmpp_extrapolates_is_kept_with_the_schedule(model, warm):
+    given = {"nfe": 4, "solver": "dpmpp", "order": 2, "warm": warm, "coeff": "auto"}
+    data = fit_schedule(model, **RANGE, **given)
+    noise = fit_schedule(model, **RANGE, **given, prediction="noise")
+    assert (data.prediction, noise.prediction) == ("data", "noise")
+    assert data.details["errors"] != noise.details["errors"]
+    name = min(noise.details["errors"], key=noise.details["errors"].__getitem__)
+    options = {k: v for k, v in noise.solver_options.items() if k != "denoise_to_zero"}
+    again = end_error(model, warm, noise.sigmas, **options)
+    assert noise.details["errors"][name] == pytest.approx(again, rel=1e-9)
+    with pytest.raises(ValueError, match="thresholding must be off"):
+        fit_schedule(model, **RANGE, nfe=4, solver="ipndm", thresholding=True)
+
+
+def test_refinement_and_first_step_on_request(model, warm):
+    from gits_sampling.end_points import training_points
+
+    train = training_points(model, warm, 16)
+    given = {"nfe": 3, "solver": "euler", "warm": warm, "coeff": 1.0, "train": train}
+    plain = fit_schedule(model, **RANGE, **given)
+    moved = fit_schedule(model, **RANGE, **given, refine={"iterations": 15})
+    assert plain.details == {}
+    about = moved.details["refinement"]
+    assert about["result"] == "gain"
+    assert moved.method == "refined"
+    assert about["held_out"]["after"] < about["held_out"]["before"]
+    assert about["from"]["sigmas"] == plain.sigmas.tolist()
+    both = fit_schedule(model, **RANGE, **given, afs="auto", refine={"iterations": 2})
+    assert {"afs", "refinement"} <= both.details.keys()
+    assert both.nfe == 3
+    assert both.steps == 3 + both.afs
+
+
+def test_what_a_warm_up_lacks_is_said(model):
+    small = {"samples": 2, "held_out": 0, "points": 9, "like": DOUBLE}
+    bare = warm_up(model, **RANGE, **small)
+    with pytest.raises(ValueError, match="held_out must be >= 1, got 0"):
+        fit_schedule(model, **RANGE, nfe=3, warm=bare)
+    with pytest.raises(ValueError, match="metric must be one of the warm-up's, dev; got 'l2'"):
+        fit_schedule(model, **RANGE, nfe=3, warm=bare, coeff=1.0, metric="l2")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gits_sampling.schedule import Schedule, check_sigmas
+from gits_sampling.solvers import sample
 from hypothesis import given
 from hypothesis import strategies as st
 from papercommons.errors import DataError
@@ -230,3 +231,30 @@ def test_check_sigmas_copies():
     checked = check_sigmas(given)
     checked[0] = 9
     assert given[0] == 2
+
+
+def test_what_goes_with_the_sigmas():
+    schedule = changed(solver="dpmpp", order=2, prediction="noise", denoise_to_zero=True, nfe=7)
+    assert schedule.solver_options == {
+        **{"solver": "dpmpp", "order": 2, "afs": False, "denoise_to_zero": True},
+        **{"prediction": "noise", "thresholding": False},
+    }
+    x = torch.full((2, 3), 80.0, dtype=torch.float64)
+    found = sample(lambda x, sigma: 0 * x, x, schedule.sigmas, **schedule.solver_options)
+    assert torch.equal(found, torch.zeros_like(x))
+    for wrong in ({"prediction": "eps"}, {"prediction": None}, {"thresholding": 1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            changed(**wrong)
+
+
+@pytest.mark.filterwarnings("ignore:__array_")
+def test_a_schedule_moves_into_diffusers():
+    diffusers = pytest.importorskip("diffusers")
+    schedule = changed(sigmas=[12.0, 3.0, 0.5, 0.05], indices=None, nfe=3, grid_points=None)
+    scheduler = diffusers.EulerDiscreteScheduler()
+    kept = schedule.to_diffusers(scheduler)
+    kept.set_timesteps(50)
+    assert kept.sigmas.tolist() == pytest.approx(schedule.sigmas.tolist())
+    assert kept is not scheduler
+    with pytest.raises(ValueError, match="takes no schedule"):
+        schedule.to_diffusers(diffusers.PNDMScheduler())

@@ -73,7 +73,8 @@ def add_first_step(
     judge = held_out(warm)
     if train is None:
         train = training_points(denoiser, warm, samples, batch=batch)
-    solver = {"solver": schedule.solver, "order": schedule.order, "batch": batch} | options
+    solver = schedule.solver_options | options | {"batch": batch}
+    del solver["denoise_to_zero"], solver["afs"]
     points, indices = first_points(warm, schedule)
     tried = [torch.cat([schedule.sigmas[:1], p[None], schedule.sigmas[1:]]) for p in points]
     errors = [float(end_errors(denoiser, train, s, afs=True, **solver).mean()) for s in tried]

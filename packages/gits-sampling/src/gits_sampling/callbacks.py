@@ -1,17 +1,24 @@
-"""Lightning callbacks: schedules and pictures of what a network has learnt so far."""
+"""Lightning callbacks: schedules, samples and geometry of what a network has learnt so far."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from papercommons.data.sampling import mix_seeds
 from papercommons.files import atomic_path
-from torch import Tensor
 
-from gits_sampling.sample_pictures import to_uint8
+from gits_sampling.analysis import trajectory_statistics
+from gits_sampling.euler import euler_trajectories
+from gits_sampling.fit import draw_latents
+from gits_sampling.pictures import statistics_png
+from gits_sampling.sample_pictures import write_grid
+from gits_sampling.sigmas import polynomial
 from gits_sampling.solvers import steps_for
 
 
@@ -126,22 +133,52 @@ class SampleGridCallback(_Every):
         write_grid(images, self.folder / f"samples-epoch{epoch}.png", columns=self.columns)
 
 
-def write_grid(images: Tensor, path: str | Path, *, columns: int = 8) -> None:
-    """Write images side by side as a PNG, whole or not at all.
+class TrajectoryStatsCallback(_Every):
+    """Writes the geometry of the trajectories, ``trajectories-epochN.npz`` and ``.png``.
+
+    Magnitude, deviation, distance and cosine of `gits_sampling.trajectory_statistics`, always from
+    the same latents, by Euler's method on the polynomial grid.
 
     Args:
-        images: [-1, 1] (beyond is cut off), float, shape (B, 1 or 3, H, W).
-        path: of the file; its folder is made.
-        columns: images in a row.
+        folder: gets the files, made if absent.
+        samples: trajectories, >= 1.
+        points: of each, >= 4.
+        seed: of the latents.
+        every: epochs between; None: only at the end of the run.
+        **options: of `GITSModule.denoiser`, such as labels, guidance.
 
     Raises:
-        ValueError: another shape.
+        ValueError: samples, points or every out of range.
     """
-    from torchvision.io import write_png
-    from torchvision.utils import make_grid
 
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images must be (B, 1 or 3, H, W), got {tuple(images.shape)}")
-    grid = make_grid(to_uint8(images), nrow=columns, padding=1, pad_value=128)
-    with atomic_path(path) as temporary:
-        write_png(grid, str(temporary))
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        samples: int = 64,
+        points: int = 51,
+        seed: int = 0,
+        every: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(every)
+        if samples < 1 or points < 4:
+            raise ValueError(f"samples must be >= 1 and points >= 4, got {samples} and {points}")
+        self.folder, self.samples, self.points = Path(folder), samples, points
+        self.seed, self.options = seed, options
+
+    def write(self, module: Any, epoch: int) -> None:
+        """Write numbers and picture."""
+        seeds = [mix_seeds(self.seed, k) for k in range(self.samples)]
+        like = next(module.average.parameters())
+        latents = draw_latents(seeds, module.shape, module.sigma_max, like.detach())
+        grid = polynomial(self.points, module.sigma_min, module.sigma_max)
+        denoiser = module.denoiser(**self.options)
+        states, denoised = euler_trajectories(denoiser, latents, grid, batch=self.samples)
+        found = trajectory_statistics(states, denoised, grid)
+        values = {field.name: getattr(found, field.name).numpy() for field in fields(found)}
+        path = self.folder / f"trajectories-epoch{epoch}.npz"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **values)
+        with atomic_path(path.with_suffix(".png")) as temporary:
+            temporary.write_bytes(statistics_png(found))

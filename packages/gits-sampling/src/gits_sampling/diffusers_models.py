@@ -182,7 +182,7 @@ def _parts(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Any]:
         name = str(_read(folder / "config.json").get("_class_name"))
         _check_class(folder, name)
         network = getattr(diffusers, name).from_pretrained(str(folder), **options)
-        return network, _scheduler_beside(diffusers, folder), None
+        return network, scheduler_beside(diffusers, folder), None
     except DataError:
         raise
     except Exception as error:  # readers fail in many ways on what is broken
@@ -200,7 +200,8 @@ def _check_class(folder: Path, name: str) -> None:
         )
 
 
-def _scheduler_beside(diffusers: Any, folder: Path) -> Any:
+def scheduler_beside(diffusers: Any, folder: Path) -> Any:
+    """Return the scheduler whose settings lie in a folder or beside it, None if there are none."""
     for place in (folder, folder / "scheduler", folder.resolve().parent / "scheduler"):
         config = _read(place / "scheduler_config.json")
         kind = getattr(diffusers, str(config.get("_class_name")), None)

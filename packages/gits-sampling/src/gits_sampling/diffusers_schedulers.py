@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import SchedulerMixin as SchedulerMixin  # where a loading pipeline looks for it
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedulerOutput
 from torch import Tensor
@@ -29,13 +30,23 @@ TABLES = (
 EDM = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
 FLOW = ("FlowMatchEulerDiscreteScheduler",)
 STEPS = ("LCMScheduler", "TCDScheduler")  # whole training steps only
+LEVELS = "_gits_sigmas"
+"""The entry of scheduler_config.json that holds the noise levels."""
 SUPPORTED = (*TABLES, *EDM, *FLOW, *STEPS, "DDIMScheduler", "GITSIPNDMScheduler")
 
 
 class FixedSchedule:
     """Mixin before a diffusers scheduler: the noise levels stay, whatever a pipeline asks for."""
 
-    fixed_sigmas: np.ndarray
+    @property
+    def fixed_sigmas(self) -> np.ndarray:
+        """The noise levels, float64, shape (K + 1,), kept in the scheduler's configuration.
+
+        Raises:
+            ValueError: there are none, or they do not decrease.
+        """
+        scheduler: Any = self
+        return check_levels(scheduler.config.get(LEVELS) or ())
 
     def set_timesteps(
         self,
@@ -47,6 +58,9 @@ class FixedSchedule:
         """Prepare the schedule's own steps; all but the device is passed over."""
         parent: Any = super()
         scheduler: Any = self
+        if LEVELS not in scheduler.config:  # diffusers' own __init__
+            parent.set_timesteps(num_inference_steps, device, *ignored, **also_ignored)
+            return
         steps = len(self.fixed_sigmas) - 1
         name = type(self).__name__
         if name in STEPS:
@@ -197,24 +211,21 @@ def to_diffusers(sigmas: Tensor | Sequence[float], scheduler: Any) -> Any:
         scheduler: one of `SUPPORTED`; it is not changed.
 
     Returns:
-        Put it into ``pipeline.scheduler``. LCM and TCD know whole training steps only, so there
+        Put it into ``pipeline.scheduler``; saved with the pipeline it keeps the levels, and
+        loading that needs this package. LCM and TCD know whole training steps only, so there
         levels are rounded.
 
     Raises:
         ValueError: another scheduler; levels that do not decrease or, rounded, coincide.
     """
-    levels = np.asarray(torch.as_tensor(sigmas, dtype=torch.float64).cpu())
-    if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) < 0).all() or levels[-2] <= 0:
-        raise ValueError(f"sigmas must be 2 or more decreasing numbers > 0, got {levels.tolist()}")
-    kind = type(scheduler)
-    name = kind.__name__
+    levels, name = check_levels(sigmas), type(scheduler).__name__
     if name not in SUPPORTED:
         hint = "; GITSIPNDMScheduler is iPNDM as fitted" if name == "IPNDMScheduler" else ""
         raise ValueError(f"{name} takes no schedule{hint}; use one of {', '.join(SUPPORTED)}")
-    base = FixedDDIM if name == "DDIMScheduler" else kind
-    bases = (base,) if base is FixedDDIM else (FixedSchedule, base)
-    made: Any = type(name, bases, {"fixed_sigmas": levels})
-    fixed = made.from_config(scheduler.config)
+    from gits_sampling import fixed_schedulers
+
+    made: Any = getattr(fixed_schedulers, name)
+    fixed = made.from_config(dict(scheduler.config) | {LEVELS: levels.tolist()})
     if name in STEPS:
         steps = vp_timesteps(fixed, levels[:-1]).round()
         if (np.diff(steps) >= 0).any():
@@ -223,3 +234,19 @@ def to_diffusers(sigmas: Tensor | Sequence[float], scheduler: Any) -> Any:
                 "ones; use fewer steps or another scheduler"
             )
     return fixed
+
+
+def check_levels(sigmas: Tensor | Sequence[float]) -> np.ndarray:
+    """Return noise levels as float64, shape (K + 1,).
+
+    Args:
+        sigmas: t_0 > ... > t_K >= 0, finite, all but the last > 0.
+
+    Raises:
+        ValueError: they are not as said.
+    """
+    levels = np.asarray(torch.as_tensor(sigmas, dtype=torch.float64).cpu())
+    fit = levels.ndim == 1 and len(levels) > 1 and np.isfinite(levels).all()
+    if not fit or (np.diff(levels) >= 0).any() or levels[-1] < 0:
+        raise ValueError(f"sigmas must be 2 or more decreasing numbers > 0, got {levels.tolist()}")
+    return levels

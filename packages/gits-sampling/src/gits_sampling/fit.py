@@ -8,9 +8,10 @@ ends nearest to a finer solution, so it may also say that nothing was gained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from papercommons.data.sampling import mix_seeds
@@ -19,10 +20,15 @@ from torch import Tensor
 
 from gits_sampling.costs import Metric, cost_matrix
 from gits_sampling.models import Denoiser, fingerprint
+from gits_sampling.multistep import Prediction
 from gits_sampling.path import optimal_path, optimal_paths, path_cost
 from gits_sampling.schedule import Schedule
 from gits_sampling.sigmas import has_vp_time, log_snr, polynomial, time_uniform
 from gits_sampling.solvers import sample, steps_for, trajectory
+from gits_sampling.stepping import Options
+
+if TYPE_CHECKING:
+    from gits_sampling.end_points import EndPoints
 
 COEFFS = tuple(round(0.8 + 0.05 * k, 2) for k in range(11))
 """Coefficients that ``coeff="auto"`` tries: 0.8 to 1.3."""
@@ -200,7 +206,7 @@ def warm_up(
         sample(denoiser, part, fine, solver=teacher, order=teacher_order)  # type: ignore[arg-type]
         for part in (latents.split(batch) if held_out else ())
     ]
-    middle = tables[grids[0]][[points // 3, points // 2]]
+    middle = polynomial(61, sigma_min, sigma_max)[[20, 30]]  # whatever the grids, to compare
     about = {
         "teacher": teacher,
         "teacher_order": teacher_order,
@@ -253,7 +259,12 @@ def candidates(
         coeffs: of the paths.
         batch: samples at once.
         **solver: of `sample`.
+
+    Raises:
+        ValueError: no held-out latents, or an argument out of range.
     """
+    if warm.latents.ndim < 2:
+        raise ValueError("candidates are judged on held-out samples: held_out must be >= 1, got 0")
     found: list[Candidate] = []
     for (kind, metric), cost in warm.costs.items():
         seen: set[tuple[int, ...]] = set()
@@ -284,8 +295,12 @@ def fit_schedule(
     order: int | None = None,
     coeff: float | Literal["auto"] = "auto",
     metric: Metric = "dev",
-    afs: bool = False,
+    prediction: Prediction = "data",
+    thresholding: bool = False,
+    afs: bool | Literal["auto"] = False,
+    refine: bool | Mapping[str, Any] = False,
     warm: WarmUp | None = None,
+    train: EndPoints | None = None,
     batch: int = 64,
     **options: Any,
 ) -> Schedule:
@@ -303,8 +318,13 @@ def fit_schedule(
         coeff: of the path's cost; > 1 moves the schedule towards small noise. ``auto`` tries
             `COEFFS`, two metrics, two grids and the usual schedules on held-out latents.
         metric: of the costs, where `coeff` is a number.
-        afs: analytical first step.
+        prediction: of dpmpp and unipc, data or noise.
+        thresholding: of dpmpp and unipc, see `gits_sampling.sample`.
+        afs: analytical first step; ``auto`` adds one where it gains, see `gits_sampling.afs`.
+        refine: move the sigmas off the grid where that gains, see `gits_sampling.refine`; a mapping
+            holds its options.
         warm: of an earlier call, with the grids and metrics wanted; made if not given.
+        train: samples for `afs` and `refine`; made if not given.
         batch: samples at once.
         **options: of `warm_up`.
 
@@ -315,60 +335,61 @@ def fit_schedule(
     Raises:
         ValueError: an argument out of range, or the model gives NaN or infinity.
     """
-    steps = steps_for(solver, nfe, afs)  # type: ignore[arg-type]
-    auto = coeff == "auto"
+    run: dict[str, Any] = {"solver": solver, "order": order, "afs": afs is True}
+    run |= {"prediction": prediction, "thresholding": thresholding}
+    Options(**run)
+    steps = steps_for(solver, nfe, afs is True)  # type: ignore[arg-type]
+    auto, judged = coeff == "auto", bool(refine) or afs == "auto"
     if warm is None:
-        wide = wide_search(sigma_min, sigma_max)
-        narrow: dict[str, Any] = {"metrics": (metric,), "held_out": 0}
+        given: dict[str, Any] = {"metrics": (metric,), "held_out": 128 if judged else 0}
         warm = warm_up(
             denoiser,
             sigma_min=sigma_min,
             sigma_max=sigma_max,
             shape=shape,
             batch=batch,
-            **((wide if auto else narrow) | options),
+            **((wide_search(sigma_min, sigma_max) if auto else given) | options),
         )
-    common: dict[str, Any] = {
-        "nfe": nfe,
-        "solver": solver,
-        "order": order,
-        "afs": afs,
-        "version": installed_version("gits-sampling"),
-    }
-    if not auto:
-        kind = next(iter(warm.grids))
-        cost, weight = warm.costs[kind, metric], float(coeff)
-        path = optimal_path(cost, steps, weight)
-        return Schedule(
-            sigmas=warm.grids[kind][path],
-            indices=tuple(path.tolist()),
-            coeff=weight,
-            metric=metric,
-            cost=path_cost(cost, path, weight),
-            grid=kind,
-            **common,
-            **warm.about,
-        )
-    tried = candidates(denoiser, warm, steps, batch=batch, solver=solver, order=order, afs=afs)
-    best = tried[0]
-    errors = {candidate.name: candidate.error for candidate in tried}
-    if best.indices is None:
-        plain = {k: warm.about[k] for k in ("warmup", "seed", "fingerprint")}
-        return Schedule(
-            sigmas=best.sigmas, method=best.name, details={"errors": errors}, **common, **plain
-        )
-    assert best.grid is not None
-    assert best.metric is not None
-    assert best.coeff is not None
-    cost = warm.costs[best.grid, best.metric]
-    return Schedule(
-        sigmas=best.sigmas,
-        indices=best.indices,
-        coeff=best.coeff,
-        metric=best.metric,
-        cost=path_cost(cost, list(best.indices), best.coeff),
-        grid=best.grid,
-        details={"errors": errors},
-        **common,
-        **warm.about,
-    )
+    details: dict[str, Any] = {}
+    if auto:
+        tried = candidates(denoiser, warm, steps, batch=batch, **run)
+        best = tried[0]
+        details["errors"] = {candidate.name: candidate.error for candidate in tried}
+    else:
+        best = _cheapest(warm, steps, float(coeff), metric)
+    schedule = _as_schedule(best, warm, nfe=nfe, details=details, **run)
+    if judged and train is None:
+        from gits_sampling.end_points import training_points
+
+        train = training_points(denoiser, warm, batch=batch)
+    if afs == "auto":
+        from gits_sampling.afs import add_first_step
+
+        schedule = add_first_step(denoiser, warm, schedule, train=train, batch=batch)
+    if refine:
+        from gits_sampling.refine import refine as move
+
+        how = dict(refine) if isinstance(refine, Mapping) else {}
+        schedule = move(denoiser, warm, schedule, train=train, **({"batch": batch} | how))
+    return schedule
+
+
+def _cheapest(warm: WarmUp, steps: int, coeff: float, metric: Metric) -> Candidate:
+    """Return the cheapest path on the warm-up's first grid; its error is not measured (nan)."""
+    kind, grid = next(iter(warm.grids.items()))
+    if (kind, metric) not in warm.costs:
+        known = ", ".join(of for grid_kind, of in warm.costs if grid_kind == kind)
+        raise ValueError(f"metric must be one of the warm-up's, {known}; got {metric!r}")
+    path = optimal_path(warm.costs[kind, metric], steps, coeff)
+    name = f"gits {kind} {metric} {coeff:g}"
+    return Candidate(name, grid[path], math.nan, kind, metric, coeff, tuple(path.tolist()))
+
+
+def _as_schedule(best: Candidate, warm: WarmUp, **values: Any) -> Schedule:
+    values["version"] = installed_version("gits-sampling")
+    if best.indices is None or best.grid is None or best.metric is None or best.coeff is None:
+        about = {name: warm.about[name] for name in ("warmup", "seed", "fingerprint")}
+        return Schedule(sigmas=best.sigmas, method=best.name, **values, **about)
+    values |= {name: getattr(best, name) for name in ("indices", "coeff", "metric", "grid")}
+    cost = path_cost(warm.costs[best.grid, best.metric], list(best.indices), best.coeff)
+    return Schedule(sigmas=best.sigmas, cost=cost, **values, **warm.about)

@@ -309,10 +309,7 @@ class GITSModule(LightningModule):
             self.denoiser(ema=ema, labels=labels, guidance=guidance),
             draw_latents(numbers.tolist(), self.shape, float(sigmas[0]), self._like()),
             sigmas,
-            solver=schedule.solver,  # type: ignore[arg-type]
-            order=schedule.order,
-            afs=schedule.afs,
-            denoise_to_zero=schedule.denoise_to_zero,
+            **schedule.solver_options,
         )
 
     def predict_step(self, batch: Any, batch_idx: int) -> Samples:

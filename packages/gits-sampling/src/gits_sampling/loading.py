@@ -92,9 +92,10 @@ class Loaded:
         return levels
 
     def fingerprint(self) -> str:
-        """Return a short hash of its outputs, that of a warm-up with the paper's grid."""
+        """Return a short hash of its outputs, that of a warm-up over the same range."""
         levels = polynomial(61, self.sigma_min, self.sigma_max, 7.0)[[20, 30]]
-        return fingerprint(self.denoiser, self.shape, levels, device=self.device)
+        kind = {"dtype": self.dtype, "device": self.device}
+        return fingerprint(self.denoiser, self.shape, levels, **kind)  # type: ignore[arg-type]
 
 
 def load_denoiser(
@@ -114,7 +115,7 @@ def load_denoiser(
 
     Args:
         spec: ``digits-empirical``, ``digits-gauss10``; a folder of diffusers (pipeline or
-            network) or of `GITSModule`'s export; a Lightning checkpoint (.ckpt); or
+            network), of a run of gits-sampling-train or its export; a checkpoint (.ckpt); or
             ``package.module:factory``, a function without arguments that returns a `Loaded`, or a
             denoiser, with attributes or arguments here for shape, sigma_min and sigma_max.
         prediction: of a diffusers folder without a scheduler: eps, v, sample, edm or flow.
@@ -188,6 +189,8 @@ def _from_path(
         model = load_diffusers(path, prediction=prediction, device=device, **guided)
         ends = model.sigma_min, model.sigma_max
         return _Found(model.denoiser, *ends, model.shape, default=model.default)
+    if (path / "export" / "config.json").is_file():  # the run of gits-sampling-train
+        path = path / "export"
     if path.is_dir() and not (path / "config.json").is_file():
         raise DataError(
             f"{path}: no model; expected model_index.json of a pipeline, or config.json of a "

@@ -27,10 +27,13 @@ def own_schedule(
         ends: sigma_min and sigma_max.
         source: named where the scheduler has no such schedule (DataError).
     """
+    from gits_sampling.diffusers_schedulers import LEVELS
+
     low, high = ends
+    config = {name: value for name, value in scheduler.config.items() if name != LEVELS}
 
     def schedule(n: int) -> Tensor:
-        own, steps = type(scheduler).from_config(scheduler.config), n - 1
+        own, steps = type(scheduler).from_config(config), n - 1
         dynamic = {"mu": 0.0} if own.config.get("use_dynamic_shifting") else {}
         try:
             own.set_timesteps(steps, **dynamic)

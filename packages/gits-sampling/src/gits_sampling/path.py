@@ -121,15 +121,20 @@ def _check_coeffs(coeffs: Iterable[float]) -> list[float]:
 
 
 def _best_next(c: Array, steps: int, coeffs: list[float]) -> list[NDArray[np.intp]]:
-    """Return for k = 1..steps where to go from i with k jumps left, each of shape (G, N)."""
+    """Return for k = 1..steps where to go from i with k jumps left, each of shape (G, N).
+
+    The last one is of the first grid point alone: no other has all jumps left.
+    """
     weight = np.asarray(coeffs)[:, None]
     value = np.broadcast_to(c[:, -1], (len(coeffs), len(c)))
     tables = [np.full(value.shape, len(c) - 1)]
+    of, rows = np.arange(len(coeffs))[:, None], np.arange(len(c))
     with np.errstate(over="ignore"):
-        for _ in range(steps - 1):
-            through = c + (weight * value)[:, None]
+        for k in range(2, steps + 1):
+            start = rows if k < steps else rows[:1]
+            through = c[: len(start)] + (weight * value)[:, None]
             tables.append(through.argmin(2))  # the first of equal ones
-            value = through.min(2)
+            value = through[of, start, tables[-1]]
     if not np.isfinite(value[:, 0]).all():
         raise ValueError(f"coeff must be smaller for {steps} steps, got {max(coeffs)}: overflow")
     return tables

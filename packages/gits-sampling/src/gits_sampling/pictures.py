@@ -16,10 +16,12 @@ from torch import Tensor
 from gits_sampling.analysis import (
     ChordFrame,
     Curve,
+    OptimalityGap,
     Reconstruction,
     TrajectoryStatistics,
     central_trajectories,
 )
+from gits_sampling.axes import as_array, log_axis, plain_number, sigma_axis
 from gits_sampling.columns import is_ours
 from gits_sampling.schedule import Schedule
 
@@ -39,7 +41,7 @@ def schedules_png(schedules: Mapping[str, Schedule | Tensor | Sequence[float]]) 
     if not schedules:
         raise ValueError("schedules must not be empty")
     levels = {
-        label: _array(value.sigmas if isinstance(value, Schedule) else value)
+        label: as_array(value.sigmas if isinstance(value, Schedule) else value)
         for label, value in schedules.items()
     }
     for label, sigmas in levels.items():
@@ -59,7 +61,7 @@ def schedules_png(schedules: Mapping[str, Schedule | Tensor | Sequence[float]]) 
                 )
         axes.set_yticks(range(len(levels)), list(levels))
         axes.set_ylim(len(levels) - 0.5, -0.5)
-        _sigma_axis(axes)
+        sigma_axis(axes)
 
     return figure_png(draw, width=8.0, height=1.1 + 0.38 * len(levels))
 
@@ -94,11 +96,11 @@ def statistics_png(statistics: TrajectoryStatistics) -> bytes:
             for label, name in names.items():
                 _band(axes, curves[name], label)
             axes.set_title(title)
-            _sigma_axis(axes)
+            sigma_axis(axes)
             if len(names) > 1:
                 axes.legend()
             if title in ("Magnitude", "Distance to the end point"):
-                _log_axis(axes.yaxis, "log")  # from sigma_max sqrt(d) down to the size of an image
+                log_axis(axes.yaxis, "log")  # from sigma_max sqrt(d) down to the size of an image
 
     return figure_png(draw, width=9.0, height=6.4)
 
@@ -116,7 +118,7 @@ def boomerang_png(frame: ChordFrame, *, keep: float = 0.8) -> bytes:
     if frame.coordinates.shape[2] < 3:
         raise ValueError(f"frame must have 2 components, got {frame.coordinates.shape[2] - 1}")
     coordinates = frame.coordinates[..., :3]
-    chord, first, second = _array(coordinates[:, central_trajectories(coordinates, keep=keep)]).T
+    chord, first, second = as_array(coordinates[:, central_trajectories(coordinates, keep=keep)]).T
     share = frame.energy[:, :2].mean(0).tolist()
     many = {"lw": 0.8, "alpha": max(0.15, min(0.8, 8 / len(chord)))}
 
@@ -161,7 +163,7 @@ def pca_png(reconstruction: Reconstruction) -> bytes:
         right.set(title="Relative error of rebuilding", xlabel="principal directions")
         right.legend()
         for axes in (left, right):
-            _log_axis(axes.yaxis, "log")
+            log_axis(axes.yaxis, "log")
             axes.set_xticks(count)
 
     return figure_png(draw, width=9.0, height=3.6)
@@ -190,19 +192,45 @@ def curvature_png(sigmas: Tensor, curvature: Tensor, torsion: Tensor) -> bytes:
             figure.subplots(1, 2), ("Curvature", "Torsion"), (curvature, torsion), strict=True
         )
         for axes, title, values in panels:
-            levels = _array(sigmas)
-            low, middle, high = _quartiles(_array(values).reshape(len(levels), -1))
+            levels = as_array(sigmas)
+            low, middle, high = _quartiles(as_array(values).reshape(len(levels), -1))
             axes.fill_between(levels, low, high, alpha=0.2, lw=0)
             axes.plot(levels, middle, label="median, middle half of the samples")
             axes.set_title(title)
-            _sigma_axis(axes)
+            sigma_axis(axes)
         axes.axhline(0, color="#94a3b8", lw=0.8)
         axes.legend()
-        _log_axis(axes.yaxis, "symlog", linthresh=_threshold(torsion))
+        log_axis(axes.yaxis, "symlog", linthresh=_threshold(torsion))
         if (curvature > 0).all():
-            _log_axis(figure.axes[0].yaxis, "log")
+            log_axis(figure.axes[0].yaxis, "log")
 
     return figure_png(draw, width=9.0, height=3.6)
+
+
+def gap_png(sigmas: Tensor, gap: OptimalityGap) -> bytes:
+    """Return how far a model and its trajectories are from the optimal ones.
+
+    Args:
+        sigmas: noise levels, shape (N,).
+        gap: of `optimality_gap`.
+    """
+    lines = {
+        "x and x*": gap.state,
+        "D(x) and D*(x*)": gap.denoised,
+        "D(x) and D*(x)": gap.on_own,
+        "D(x*) and D*(x*)": gap.on_optimal,
+    }
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for label, values in lines.items():
+            mean, std = values.mean(1), values.std(1, correction=0)
+            _band(axes, Curve(sigmas[: len(values)], mean, std), label)
+        axes.set(title="Distance between the model and the optimal one (*)")
+        axes.legend()
+        sigma_axis(axes)
+
+    return figure_png(draw, width=7.0, height=3.8)
 
 
 def errors_of(entries: Iterable[Entry]) -> dict[str, dict[str, dict[int, float]]]:
@@ -225,7 +253,8 @@ def errors_png(
 ) -> bytes:
     """Return error against network calls, a panel per solver and a line per schedule.
 
-    Lines of this package's schedules (`gits_sampling.columns.is_ours`) are whole and thick.
+    Lines of this package's schedules (``ours``, `gits_sampling.columns.is_ours`) are whole and
+    thick.
 
     Args:
         errors: solver -> schedule -> network calls -> error, > 0 to be seen.
@@ -245,7 +274,7 @@ def errors_png(
         for axes, (solver, lines) in zip(panels, errors.items(), strict=True):
             for name, values in lines.items():
                 place = names.index(name)
-                ours = is_ours(name)
+                ours = name == "ours" or is_ours(name)
                 calls = sorted(values)
                 axes.plot(
                     calls,
@@ -258,7 +287,7 @@ def errors_png(
                     label=name,
                 )
             axes.set(title=solver, xlabel="network calls")
-            _log_axis(axes.yaxis, "log", label_minor=True)
+            log_axis(axes.yaxis, "log", label_minor=True)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[0].set_ylabel(ylabel)
         handles = {
@@ -266,9 +295,12 @@ def errors_png(
             for axes in panels
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=int(width / 1.5)
+        )
 
-    return figure_png(draw, width=max(6.0, 3.4 * len(errors)), height=4.2)
+    width = max(6.0, 3.4 * len(errors))
+    return figure_png(draw, width=width, height=4.2)
 
 
 def costs_png(
@@ -290,7 +322,7 @@ def costs_png(
             "cost must be (N, N) and sigmas (N,) with N >= 2, "
             f"got {tuple(cost.shape)} and {tuple(sigmas.shape)}"
         )
-    steps = {label: _array(path).astype(int) for label, path in (paths or {}).items()}
+    steps = {label: as_array(path).astype(int) for label, path in (paths or {}).items()}
     for label, path in steps.items():
         if len(path) < 2 or path.min() < 0 or path.max() >= count:
             raise ValueError(f"path {label} must be points 0 to {count - 1}, got {path.tolist()}")
@@ -299,13 +331,13 @@ def costs_png(
         from matplotlib.colors import SymLogNorm
 
         axes = figure.subplots()
-        values = np.where(np.triu(np.ones((count, count), bool), 1), _array(cost), np.nan)
+        values = np.where(np.triu(np.ones((count, count), bool), 1), as_array(cost), np.nan)
         bound = float(np.nanmax(np.abs(values))) or 1.0
         signed = bool((values < -1e-3 * bound).any())  # smaller ones are white anyway
         norm = SymLogNorm(1e-3 * bound, vmin=-bound if signed else 0.0, vmax=bound, base=10)
         picture = axes.imshow(values, cmap="RdBu_r" if signed else "Blues", norm=norm)
         bar = figure.colorbar(picture, ax=axes, label="cost of the jump", shrink=0.8)
-        bar.formatter = _plain_number
+        bar.formatter = plain_number
         bar.update_ticks()
         for number, (label, path) in enumerate(steps.items()):
             colour = PALETTE[(number + 1) % len(PALETTE)]
@@ -317,7 +349,11 @@ def costs_png(
         words = [f"{float(sigmas[k]):.3g}" for k in places]
         axes.set_xticks(places, words, rotation=45)
         axes.set_yticks(places, words)
-        axes.set(xlabel="to sigma", ylabel="from sigma", title="Costs and the cheapest path")
+        axes.set(
+            xlabel="to sigma",
+            ylabel="from sigma",
+            title="Costs" + " and cheapest paths" * bool(steps),
+        )
         axes.grid(visible=False)
         if steps:
             axes.legend(loc="lower left")
@@ -325,37 +361,8 @@ def costs_png(
     return figure_png(draw, width=6.2, height=5.2)
 
 
-def _array(values: Any) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
-
-
-def _sigma_axis(axes: Any) -> None:
-    _log_axis(axes.xaxis, "log")
-    axes.set_xlabel("sigma (sampling runs to the right)")
-    if not axes.xaxis_inverted():
-        axes.invert_xaxis()
-
-
-def _log_axis(axis: Any, scale: str, *, label_minor: bool = False, **options: Any) -> None:
-    """Make an axis logarithmic with plain numbers; matplotlib's own are formulas."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)(scale, **options)
-    axis.set_major_formatter(FuncFormatter(_plain_number))
-    axis.set_minor_formatter(FuncFormatter(_plain_number) if label_minor else NullFormatter())
-    if label_minor:
-        axis.set_minor_locator(LogLocator(subs=(2, 5)))
-
-
-def _plain_number(value: float, _: Any = None) -> str:
-    """Return 1e-05 as it is, and 0.01, 100, -3."""
-    return f"{value:.6g}"
-
-
 def _band(axes: Any, curve: Curve, label: str) -> None:
-    sigmas, mean, std = (_array(values) for values in curve)
+    sigmas, mean, std = (as_array(values) for values in curve)
     # a last sigma of 0 has no place on the axis, nor has the end's distance to itself
     seen = (sigmas > 0) & (mean != 0)
     sigmas, mean, std = sigmas[seen], mean[seen], std[seen]
@@ -366,7 +373,7 @@ def _band(axes: Any, curve: Curve, label: str) -> None:
 
 def _spread(axes: Any, places: np.ndarray, values: Tensor, label: str, number: int) -> None:
     """Draw the median over the samples, (B, k), with its middle half."""
-    low, middle, high = _quartiles(_array(values).T.clip(min=1e-16))
+    low, middle, high = _quartiles(as_array(values).T.clip(min=1e-16))
     colour = PALETTE[number]
     axes.fill_between(places, low, high, alpha=0.2, lw=0, color=colour)
     axes.plot(places, middle, marker="o", ms=4, color=colour, label=label or None)

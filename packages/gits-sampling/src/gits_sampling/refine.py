@@ -84,8 +84,8 @@ def refine(
     judge = held_out(warm)
     if train is None:
         train = training_points(denoiser, warm, samples, batch=batch)
-    solver = {"solver": schedule.solver, "order": schedule.order, "afs": schedule.afs} | options
-    solver["batch"] = batch
+    solver = schedule.solver_options | options | {"batch": batch}
+    del solver["denoise_to_zero"]
     if method == "auto":
         method = "gradient" if gives_gradient(denoiser, train, schedule.sigmas) else "search"
     if schedule.steps == 1:

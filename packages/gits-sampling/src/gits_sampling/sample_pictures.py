@@ -1,12 +1,14 @@
-"""Pictures of samples, as PNG bytes in the house's look."""
+"""Pictures of samples: rows of them in the house's look, and plain grids."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from papercommons.files import atomic_path
 from papercommons.report import figure_png
 from torch import Tensor
 
@@ -51,6 +53,31 @@ def to_uint8(images: Tensor) -> Tensor:
         images: float, any shape.
     """
     return (images.detach().float() * 127.5 + 128).clip(0, 255).to(torch.uint8).cpu()
+
+
+def write_grid(images: Tensor, path: str | Path, *, columns: int = 8, least_width: int = 0) -> None:
+    """Write images side by side as a PNG, whole or not at all.
+
+    Args:
+        images: [-1, 1] (beyond is cut off), float, shape (B, 1 or 3, H, W).
+        path: of the file; its folder is made.
+        columns: images in a row.
+        least_width: small pictures are enlarged by a whole number towards this many pixels.
+
+    Raises:
+        ValueError: another shape.
+    """
+    from torchvision.io import write_png
+    from torchvision.utils import make_grid
+
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be (B, 1 or 3, H, W), got {tuple(images.shape)}")
+    pictures = to_uint8(images)
+    times = max(1, least_width // (columns * images.shape[3]))
+    pictures = pictures.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    grid = make_grid(pictures, nrow=columns, padding=1, pad_value=128)
+    with atomic_path(path) as temporary:
+        write_png(grid, str(temporary))
 
 
 def _tile(images: Tensor) -> np.ndarray:

@@ -31,6 +31,8 @@ class Schedule:
         order: its order; None is the solver's default.
         afs: the first slope is analytical (one call less).
         denoise_to_zero: the end is denoised once more (one call more).
+        prediction: of dpmpp and unipc: ``data`` or ``noise``.
+        thresholding: of dpmpp and unipc: dynamic thresholding of the data prediction.
         method: what chose the sigmas: ``gits`` (the cheapest path), ``refined`` (moved off the
             grid), or the name of a baseline such as ``polynomial``.
         indices: points of the teacher's grid, strictly increasing from 0, as many as sigmas; None
@@ -67,6 +69,8 @@ class Schedule:
     order: int | None = None
     afs: bool = False
     denoise_to_zero: bool = False
+    prediction: str = "data"
+    thresholding: bool = False
     method: str = "gits"
     indices: tuple[int, ...] | None = None
     coeff: float | None = None
@@ -92,6 +96,8 @@ class Schedule:
             object.__setattr__(self, "indices", self._check_indices(self.indices))
         if self.nfe < self.steps - self.afs + self.denoise_to_zero:
             raise ValueError(f"nfe must be at least one for a step, got {self.nfe} for {self}")
+        if self.prediction not in ("data", "noise"):
+            raise ValueError(f"prediction must be data or noise, got {self.prediction!r}")
         if not isinstance(self.details, Mapping):
             raise ValueError(f"details must be a mapping, got {self.details!r}")
         try:  # a copy of plain types, the same as its file will give back
@@ -133,6 +139,11 @@ class Schedule:
     def steps(self) -> int:
         """K, the number of solver steps."""
         return len(self.sigmas) - 1
+
+    @property
+    def solver_options(self) -> dict[str, Any]:
+        """What goes with the sigmas: ``sample(denoiser, x, s.sigmas, **s.solver_options)``."""
+        return {name: getattr(self, name) for name in _OF_SOLVER}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as plain types; ``Schedule(**values)`` makes an equal schedule."""
@@ -201,6 +212,25 @@ class Schedule:
             raise ValueError(f"sigmas must stay finite and apart in {dtype}, got {sigmas.tolist()}")
         return rounded
 
+    def to_diffusers(self, scheduler: Any) -> Any:
+        """Return a scheduler of the same kind and configuration that keeps this schedule.
+
+        Put it into ``pipeline.scheduler``; the pipeline's own number of steps is then passed over.
+        An analytical first step becomes one with a network call there, a last denoising none.
+
+        Args:
+            scheduler: of diffusers, see `gits_sampling.diffusers_schedulers.SUPPORTED`; it is not
+                changed.
+
+        Raises:
+            ModuleNotFoundError: diffusers is not installed.
+            ValueError: a scheduler that takes no schedule, or one of whole training steps on which
+                sigmas coincide.
+        """
+        from gits_sampling.diffusers_schedulers import to_diffusers
+
+        return to_diffusers(self.sigmas, scheduler)
+
     def to_comfyui(self) -> str:
         """Return the text for ComfyUI's node ManualSigmas: K + 1 sigmas, the last one 0.
 
@@ -244,8 +274,8 @@ def check_sigmas(sigmas: Any) -> Tensor:
 # type, least value, whether it must be above that; those with a default of None may be None
 _RANGES: dict[str, tuple[type, float | None, bool]] = {
     **dict.fromkeys(("nfe", "order", "teacher_order", "warmup"), (int, 1, False)),
-    **dict.fromkeys(("solver", "method"), (str, None, False)),
-    **dict.fromkeys(("afs", "denoise_to_zero"), (bool, None, False)),
+    **dict.fromkeys(("solver", "method", "prediction"), (str, None, False)),
+    **dict.fromkeys(("afs", "denoise_to_zero", "thresholding"), (bool, None, False)),
     **dict.fromkeys(("coeff", "rho"), (float, 0, True)),
     **dict.fromkeys(("metric", "teacher", "grid"), (str, None, False)),
     **dict.fromkeys(("fingerprint", "device", "version"), (str, None, False)),
@@ -254,7 +284,8 @@ _RANGES: dict[str, tuple[type, float | None, bool]] = {
     "seed": (int, None, False),
 }
 _KINDS = {int: "an integer", float: "a finite number", str: "text", bool: "true or false"}
-_REQUIRED = ("nfe", "solver", "method", "afs", "denoise_to_zero")
+_OF_SOLVER = ("solver", "order", "afs", "denoise_to_zero", "prediction", "thresholding")
+_REQUIRED = ("nfe", "method", *(name for name in _OF_SOLVER if name != "order"))
 
 
 def _check(schedule: Schedule, name: str, kind: type, least: float | None, above: bool) -> Any:

@@ -9,16 +9,15 @@ ends by Heun on 1001 points.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
-
 from gits_sampling.comparison import Comparison, compare_schedules
 from gits_sampling.end_points import EndPoints, end_points, training_points
 from gits_sampling.fit import warm_up, wide_search
 from gits_sampling.models import Denoiser, digits_empirical, digits_gauss10
 from gits_sampling.sigmas import polynomial
+from torch import Tensor
 
 RANGE: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": 80.0, "shape": (1, 8, 8)}
 MODELS = {"digits-empirical": digits_empirical, "digits-gauss10": digits_gauss10}
@@ -102,123 +101,65 @@ def measured(name: str) -> dict[tuple[str, int], dict[str, float]]:
     return table
 
 
-def digits_evaluation(
-    denoiser: Denoiser, samples: int = 512, *, points: int = 1001, batch: int = 512
-) -> EndPoints:
-    """Return the evaluation latents of section 7.2 and where they end.
+def evaluation_latents() -> Tensor:
+    """Return the 512 start states of section 7.2, float64, shape (512, 1, 8, 8)."""
+    generator = torch.Generator().manual_seed(1234)
+    return 80.0 * torch.randn(512, 1, 8, 8, generator=generator, dtype=torch.float64)
+
+
+def digits_evaluation(denoiser: Denoiser, samples: int = 512, *, points: int = 1001) -> EndPoints:
+    """Return evaluation latents and where they end.
 
     Args:
         denoiser: of digits.
         samples: the first of the 512; fewer for a quick look.
         points: of Heun's grid.
-        batch: samples at once.
-
-    Raises:
-        ValueError: samples not from 1 to 512.
     """
-    if not 1 <= samples <= 512:
-        raise ValueError(f"samples must be 1 to 512, got {samples}")
-    generator = torch.Generator().manual_seed(1234)
-    noise = torch.randn(512, 1, 8, 8, generator=generator, dtype=torch.float64)
     grid = polynomial(points, 0.002, 80.0)
-    return end_points(denoiser, 80.0 * noise[:samples], grid, batch=batch, solver="heun")
+    return end_points(denoiser, evaluation_latents()[:samples], grid, batch=512, solver="heun")
 
 
 def compare_digits(
     name: str,
+    solver: str,
+    evaluation: EndPoints,
     *,
-    rows: Sequence[tuple[str, int]] | None = None,
-    schedules: Sequence[str] = ("auto", "refined"),
-    evaluation: EndPoints | None = None,
-    training: int = 256,
-    batch: int = 256,
-    refinement: dict[str, Any] | None = None,
-    **warm_options: Any,
+    nfes: Sequence[int] | None = None,
+    samples: int = 256,
+    **refinement: Any,
 ) -> Comparison:
-    """Return our table for a model of section 7.2: its columns, and ours beside them.
+    """Return our table for a model of section 7.2 and one solver.
+
+    Its columns are the specification's, then ``auto`` and ``refined``.
 
     Args:
         name: ``digits-empirical`` (A) or ``digits-gauss10`` (B).
-        rows: (solver, nfe); all of the specification's if not given.
-        schedules: beside the specification's columns, see `compare_schedules`.
-        evaluation: of `digits_evaluation`; made if not given.
-        training: samples that ``refined`` is trained on.
-        batch: samples at once.
-        refinement: options of `refine`.
-        **warm_options: of `warm_up`; 256 samples of seed 0 and 256 held out if not given.
+        solver: of the specification's table.
+        evaluation: of `digits_evaluation`.
+        nfes: all of the specification's if not given.
+        samples: of the warm-up, as many held out, and as many to refine on; seed 0.
+        **refinement: options of `refine`.
 
     Raises:
         ValueError: another name, or an argument out of range.
     """
-    _check(name)
-    wanted = list(measured(name)) if rows is None else list(rows)
+    wanted = [nfe for of, nfe in measured(name) if of == solver]
     model = MODELS[name]()
-    given = RANGE | wide_search(0.002, 80.0)
-    given |= {"held_out": 256, "batch": batch, "like": torch.zeros((), dtype=torch.float64)}
-    warm = warm_up(model, **(given | warm_options))
-    train = training_points(model, warm, training, batch=batch) if "refined" in schedules else None
-    evaluation = digits_evaluation(model) if evaluation is None else evaluation
-    parts = [
-        compare_schedules(
-            model,
-            **RANGE,
-            nfes=[nfe for of, nfe in wanted if of == solver],
-            solvers=(solver,),
-            schedules=(*COLUMNS[name], *schedules),
-            warm=warm,
-            train=train,
-            evaluation=evaluation,
-            batch=batch,
-            refinement=refinement,
-        )
-        for solver in dict.fromkeys(solver for solver, _ in wanted)
-    ]
-    return replace(
-        parts[0],
-        entries=tuple(entry for part in parts for entry in part.entries),
-        verdicts=tuple(verdict for part in parts for verdict in part.verdicts),
-        left_out=tuple(line for part in parts for line in part.left_out),
+    size: dict[str, Any] = {"samples": samples, "held_out": samples, "batch": 256}
+    like = torch.zeros((), dtype=torch.float64)
+    warm = warm_up(model, **RANGE, **wide_search(0.002, 80.0), **size, like=like)
+    return compare_schedules(
+        model,
+        **RANGE,
+        nfes=wanted if nfes is None else nfes,
+        solvers=(solver,),
+        schedules=(*COLUMNS[name], "auto", "refined"),
+        warm=warm,
+        train=training_points(model, warm, samples, batch=256),
+        evaluation=evaluation,
+        batch=256,
+        refinement=refinement,
     )
-
-
-def beside_measured(name: str, compared: Comparison, ours: str = "auto") -> list[dict[str, Any]]:
-    """Return a row for each solver and budget of both tables: ours over the best of theirs.
-
-    Args:
-        name: of the model.
-        compared: of `compare_digits`.
-        ours: the column of ours.
-
-    Returns:
-        solver, nfe, the best of the specification's columns and its error there, ours, and
-        ``ratio``: ours over it. Each other column's error over the specification's is within
-        ``least`` to ``largest``, which says how well the setting is met.
-
-    Raises:
-        ValueError: another name, or no such column.
-    """
-    table, rows = measured(name), []
-    for key, theirs in table.items():
-        found = {e.schedule: e.error for e in compared.entries if (e.solver, e.nfe) == key}
-        if not found:
-            continue
-        if ours not in found:
-            raise ValueError(f"ours must be one of {', '.join(found)}, got {ours!r}")
-        best = min(theirs, key=theirs.__getitem__)
-        met = [found[column] / theirs[column] for column in theirs if column in found]
-        rows.append(
-            {
-                "solver": key[0],
-                "nfe": key[1],
-                "best": best,
-                "error": theirs[best],
-                ours: found[ours],
-                "ratio": found[ours] / theirs[best],
-                "least": min(met, default=None),
-                "largest": max(met, default=None),
-            }
-        )
-    return rows
 
 
 def _check(name: str) -> None:
