@@ -1,4 +1,3 @@
-import itertools
 import math
 import os
 import subprocess
@@ -9,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from nlran.data import Batch
-from nlran.lightning import NLRANModule, as_batch, warmup_cosine
+from nlran.lightning import NLRANModule, as_batch
 from nlran.model import nlran_tiny
 from nlran.phantoms import write_phantoms
 from nlran.prepare import Preparation
@@ -99,16 +98,6 @@ def test_trains_in_bf16(precision):
     trainer = Trainer(max_steps=2, precision=precision, **QUIET)
     trainer.fit(module, batches())
     assert all(torch.isfinite(p).all() for p in module.parameters())
-
-
-def test_the_learning_rate_rises_then_falls_to_nothing():
-    rates = [warmup_cosine(step, 10, 100) for step in range(100)]
-    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-    assert rates[10] == 1
-    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
-    assert rates[55] == pytest.approx(0.5)
-    assert warmup_cosine(100, 10, 100) == pytest.approx(0)
-    assert warmup_cosine(0, 0, 1) == 1
 
 
 def test_a_checkpoint_holds_plain_hyperparameters(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import LightningModule
 from papercommons.data.sampling import mix_seeds
+from papercommons.optimization import stop_if_diverged
 from papercommons.versions import installed_version
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -170,11 +171,7 @@ class GITSModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean; a loss that is not finite ends the run."""
         loss = self.train_loss.compute()
-        if not torch.isfinite(loss):
-            raise RuntimeError(
-                f"training diverged: the mean loss of epoch {self.current_epoch + 1} is not "
-                "finite; take a smaller --lr, or --precision 32-true"
-            )
+        stop_if_diverged(self, loss)
         self.log("train/loss", loss)
         self.train_loss.reset()
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from papercommons.optimization import stop_if_diverged, with_warmup_cosine
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import CatMetric, MeanMetric
 
 from nlran.data import Batch
@@ -119,11 +118,7 @@ class NLRANModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; a loss that is not finite ends the run."""
         loss = self.train_loss.compute()
-        if not torch.isfinite(loss):
-            raise RuntimeError(
-                f"training diverged: the mean loss of epoch {self.current_epoch + 1} is not "
-                "finite; take a smaller --lr, or --precision 32-true"
-            )
+        stop_if_diverged(self, loss)
         self.log("train/loss", loss)
         self.log("train/accuracy", self.train_accuracy.compute())
         self.train_loss.reset()
@@ -179,26 +174,7 @@ class NLRANModule(LightningModule):
             optimizer = AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
         else:
             optimizer = SGD(parameters, lr=self.lr, momentum=0.9, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        rising = round(self.warmup * steps)
-        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, rising, steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-
-def warmup_cosine(step: int, rising: int, steps: int) -> float:
-    """Return the share of the peak learning rate at a step: a line up, then half a cosine down.
-
-    Args:
-        step: from 0.
-        rising: steps of the line.
-        steps: all of them.
-    """
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+        return with_warmup_cosine(optimizer, self, self.warmup)
 
 
 def as_batch(batch: Batch | Sequence[Tensor]) -> Batch:

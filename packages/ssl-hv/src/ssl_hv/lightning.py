@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
+from papercommons.optimization import stop_if_diverged, with_warmup_cosine
 from torch import Tensor, nn
 
 from ssl_hv import augment
@@ -25,7 +26,7 @@ from ssl_hv.objectives.simclr import SimCLR
 from ssl_hv.objectives.simsiam import SimSiam
 from ssl_hv.objectives.vae import VAE
 from ssl_hv.objectives.vicreg import VICReg
-from ssl_hv.optimization import make_optimizer, stop_if_diverged, with_schedule
+from ssl_hv.optimization import make_optimizer
 from ssl_hv.recipes import PAPER, Recipe
 from ssl_hv.verifier import as_ink
 
@@ -114,7 +115,7 @@ class PretrainModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule, stepped after each batch."""
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
-        return with_schedule(make_optimizer(parameters, self.recipe), self)
+        return with_warmup_cosine(make_optimizer(parameters, self.recipe), self, self.warmup)
 
 
 class SimCLRModule(PretrainModule):

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from papercommons.metrics.verification import equal_error_rate, roc_auc
+from papercommons.optimization import stop_if_diverged, with_warmup_cosine
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import CatMetric
 
 from ssl_hv.augment import Augment, handwriting, paper
 from ssl_hv.data import ImageBatch, PairBatch
-from ssl_hv.optimization import make_optimizer, stop_if_diverged, with_schedule
+from ssl_hv.optimization import make_optimizer
 from ssl_hv.recipes import Recipe
 from ssl_hv.verifier import SiameseVerifier, as_ink
 
@@ -105,7 +106,7 @@ class VerifierModule(JudgedOnPairs):
         if not self.frozen:
             lr = self.recipe.lr * self.encoder_lr
             groups.append({"params": list(self.verifier.encoder.parameters()), "lr": lr})  # type: ignore[dict-item]
-        return with_schedule(make_optimizer(groups, self.recipe), self)
+        return with_warmup_cosine(make_optimizer(groups, self.recipe), self, self.warmup)
 
 
 class WriterModule(JudgedOnPairs):
@@ -169,7 +170,7 @@ class WriterModule(JudgedOnPairs):
             {"params": [self.prototypes]},
             {"params": list(self.verifier.encoder.parameters()), "lr": lr},
         ]
-        return with_schedule(make_optimizer(groups, self.recipe), self)
+        return with_warmup_cosine(make_optimizer(groups, self.recipe), self, self.warmup)
 
 
 def augmented(images: Tensor, kind: Augment) -> Tensor:
