@@ -25,19 +25,23 @@ DISTRIBUTION = {
     "PIL": "pillow",
     "cycler": "matplotlib",  # comes with it
     "docstring_parser": "jsonargparse",  # comes with its [signatures]
+    "open_clip": "open-clip-torch",
     "skimage": "scikit-image",
     "umap": "umap-learn",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
+# Taken where it is installed; its own requirements are too old to stand in an extra.
+UNDECLARED = {"facenet_pytorch"}
 # All that papercommons may need, in its core and in its extras; another library needs a decision.
 SHARED_MAY_NEED = {
     *("torch", "torchvision", "torchmetrics", "lightning", "numpy", "pillow", "matplotlib"),
     *("jsonargparse", "pyyaml", "rich", "safetensors", "huggingface-hub"),
-    *("av", "scikit-image", "pyarrow", "pytest", "hypothesis"),
+    *("av", "scikit-image", "pyarrow"),
+    *("pytest", "hypothesis", "scikit-learn", "scipy"),  # the tests alone need these
 }
 # Where papercommons may import these; and what it imports late, so that its parts stay light.
-ONLY_IN = {"lightning": ("training.py", "testing/"), "matplotlib": ("report.py",)}
+ONLY_IN = {"lightning": ("training.py", "optimization.py", "testing/"), "matplotlib": ("report.py",)}
 LATE = {"matplotlib", "av", "skimage"}
 
 
@@ -106,7 +110,7 @@ def test_no_package_imports_another(folder):
 
 @every_folder
 def test_what_is_imported_is_declared(folder):
-    known = set(sys.stdlib_module_names) | {module_of(folder)}
+    known = set(sys.stdlib_module_names) | {module_of(folder)} | UNDECLARED
     wanted = declared(folder)
     undeclared = [
         str(found)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -153,12 +153,14 @@ def _refuse_link_out(path: Path, inside: Path) -> None:
         raise DataError(f"{path}: link out of the folder; copy what it means, or remove it")
 
 
-def read_image(path: str | Path) -> Any:
+def read_image(path: str | Path, *, convert: Callable[[Any], Any] | None = None) -> Any:
     """Return the image as a PIL image in RGB, upright.
 
     Args:
         path: image file; palette, grey, CMYK and 16-bit images are converted, alpha lies on white;
             of several pictures in a file the first counts.
+        convert: makes what is returned of the opened PIL image, where that is not wanted; what it
+            raises counts as the file's fault.
 
     Raises:
         DataError: missing, no image, truncated, of 32-bit pixels, or more than 170 million pixels.
@@ -171,7 +173,7 @@ def read_image(path: str | Path) -> Any:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                return _upright_rgb(image)
+                return (convert or _upright_rgb)(image)
     except DataError:
         raise
     except UnidentifiedImageError:

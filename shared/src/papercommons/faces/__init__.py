@@ -1,0 +1,1 @@
+"""Finding, cropping and following faces; the default detector needs ``papercommons[faces]``."""
