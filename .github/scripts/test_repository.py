@@ -41,7 +41,10 @@ SHARED_MAY_NEED = {
     *("pytest", "hypothesis", "scikit-learn", "scipy"),  # the tests alone need these
 }
 # Where papercommons may import these; and what it imports late, so that its parts stay light.
-ONLY_IN = {"lightning": ("training.py", "optimization.py", "testing/"), "matplotlib": ("report.py",)}
+ONLY_IN = {
+    "lightning": ("training.py", "optimization.py", "testing/"),
+    "matplotlib": ("report.py",),
+}
 LATE = {"matplotlib", "av", "skimage"}
 
 
