@@ -1,0 +1,131 @@
+"""Which pairs of a set of words: parts of its splits, published lists, draws; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from papercommons.data.cedar import find_pair_list
+from papercommons.data.pairs import Pairs, make_pairs, read_pairs
+from papercommons.data.words import Words, first_writers, hold_out_writers, split_words
+
+Part = Literal["test", "dev", "train", "all"]
+DEV = 0.1  # share of the training writers that calibrate
+
+
+def default_split(words: Words) -> str:
+    """Return unseen for CEDAR AND, the folder's own split where it has one, else ``writers``."""
+    for name in ("unseen", "published"):
+        if name in words.published:
+            return name
+    return "writers"
+
+
+def resolve_split(words: Words, split: str) -> str:
+    """Return the name of a split; auto is `default_split`."""
+    return default_split(words) if split == "auto" else split
+
+
+def part_places(
+    words: Words, split: str, part: Part, *, dev: float = DEV, seed: int = 0
+) -> list[int]:
+    """Return the images of a part.
+
+    Args:
+        words: the images.
+        split: its name; auto is `default_split`.
+        part: test; dev, the training writers held out for calibration; train, the others; or all.
+        dev: share of the training writers held out, in (0, 1).
+        seed: of the split and of who is held out.
+
+    Raises:
+        DataError: see `papercommons.data.words.split_words`.
+    """
+    if part == "all":
+        return list(range(len(words)))
+    halves = split_words(words, resolve_split(words, split), seed=seed)
+    if part == "test":
+        return halves["test"]
+    train, held = hold_out_writers(words, halves["train"], share=dev, seed=seed)
+    return held if part == "dev" else train
+
+
+def part_pairs(words: Words, split: str, part: Part, *, seed: int = 0) -> Pairs:
+    """Return the pairs of a part: the published list where the test part has one, else made ones.
+
+    Args:
+        words: the images.
+        split: its name; auto is `default_split`.
+        part: see `part_places`.
+        seed: of the split and of made pairs.
+    """
+    places = part_places(words, split, part, seed=seed)
+    if part != "test":
+        return make_pairs(words, places, seed=seed)
+    return pairs_to_judge(words, resolve_split(words, split), places, seed=seed)
+
+
+def pairs_to_judge(words: Words, split: str, places: Sequence[int], *, seed: int = 0) -> Pairs:
+    """Return the published list of test pairs of a split; made ones where there is none.
+
+    Args:
+        words: the images.
+        split: its name.
+        places: images of the test part.
+        seed: of made pairs.
+    """
+    published = find_pair_list(words.root, split)
+    if published is None:
+        return make_pairs(words, places, seed=seed)
+    return read_pairs(published, words)
+
+
+def some_writers(
+    words: Words,
+    places: Sequence[int],
+    fraction: float,
+    max_per_writer: int | None,
+    *,
+    seed: int = 0,
+) -> Pairs:
+    """Return made pairs of the first share of some images' writers.
+
+    Args:
+        words: the images.
+        places: which take part.
+        fraction: of their writers, in (0, 1].
+        max_per_writer: most same-writer pairs of one writer.
+        seed: of the draws.
+    """
+    chosen = first_writers(words, places, fraction)
+    return make_pairs(words, chosen, seed=seed, max_per_writer=max_per_writer)
+
+
+def drawn(labels: Sequence[int | None], most: int, *, seed: int = 0) -> list[int]:
+    """Return the places of at most so many pairs, in order: half of each kind if possible.
+
+    Args:
+        labels: 1 or 0; where one is None, pairs are drawn without regard to kind.
+        most: >= 1; where one kind has fewer than half, the other fills up.
+        seed: of the draw.
+
+    Raises:
+        ValueError: most < 1.
+    """
+    if most < 1:
+        raise ValueError(f"--limit must be >= 1, got {most}")
+    if len(labels) <= most:
+        return list(range(len(labels)))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    if None in labels:
+        return sorted(order[:most].tolist())
+    kinds = np.array(labels)[order]
+    one, two = (order[kinds == kind] for kind in (1, 0))
+    count = min(len(one), max(most // 2, most - len(two)))
+    return sorted([*one[:count].tolist(), *two[: most - count].tolist()])
+
+
+def draw_pairs(pairs: Pairs, most: int, *, seed: int = 0) -> Pairs:
+    """Return at most so many pairs, see `drawn`."""
+    return pairs.take(drawn(pairs.same.tolist(), most, seed=seed))
