@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from vlm_hv.records import read_records
 
-SMALL = ("--image-size", 32, "--width", 16, "--layers", 1, "--max-pairs", 32)
+SIZE = ("--image-size", 32, "--width", 16, "--layers", 1, "--max-pairs", 32)
+SMALL = (*SIZE, "--patch-size", 8, "--tower-steps", 0)
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +140,22 @@ def test_lightnings_own_command_line(trained, words, monkeypatch, capsys):
     model = [f"--model.verifier={trained / 'export'}", f"--data.data={words}"]
     monkeypatch.setattr("sys.argv", ["vlm_hv", "fit", *model, *small, "--data.batch_size=4"])
     vlm_hv.__main__.main()
+
+
+def test_the_tower_is_taught_first_then_stays(call, words, tmp_path):
+    from papercommons.checkpoint import read_torch_file
+    from vlm_hv.tiny import tiny_paligemma
+    from vlm_hv.verifier import VLMVerifier
+
+    given = ("--data", words, "--tiny", *SIZE, "--tower-steps", 2, "--test-limit", 4)
+    assert (
+        call("train", *given, "--epochs", 1, "--accelerator", "cpu", "--out", tmp_path / "t") == 0
+    )
+    model = VLMVerifier.from_pretrained(tmp_path / "t", device="cpu").model
+    start = tiny_paligemma(image_size=32, patch_size=16, width=16, layers=1, seed=0)[0]
+    tower, before = (m.model.vision_tower.state_dict() for m in (model, start))
+    assert any(not value.equal(before[name]) for name, value in tower.items())
+    groups = read_torch_file(tmp_path / "t" / "last.ckpt")["optimizer_states"][0]["param_groups"]
+    trained = sum(len(group["params"]) for group in groups)
+    in_tower = len(list(model.model.vision_tower.parameters()))
+    assert trained == len(list(model.parameters())) - in_tower

@@ -30,6 +30,7 @@ from vlm_hv.options import LabelOptions, TinyOptions, TuneOptions, WordOptions
 from vlm_hv.predicting import judge, run_notes, write_run
 from vlm_hv.records import LIMITS, Record
 from vlm_hv.running import Run, run_cases
+from vlm_hv.seeing import teach_tower
 from vlm_hv.tiny import tiny_paligemma
 from vlm_hv.verifier import VLMVerifier
 
@@ -37,8 +38,10 @@ log = logging.getLogger("papercommons")
 
 TRAINING: dict[str, dict[str, Any]] = {
     "quick": {"epochs": 3, "batch_size": 16, "max_pairs": 2000, "accumulate": 1, "judged": 1000},
+    "tiny": {"epochs": 1, "batch_size": 64, "max_pairs": 40_000, "accumulate": 1, "judged": 1000},
     "paper": {"epochs": 3, "batch_size": 4, "max_pairs": None, "accumulate": 4, "judged": None},
 }
+TINY_LR = 3e-3
 MOST_DEV = 1000  # pairs to calibrate on
 PREDS_DEV = "preds_dev.jsonl"
 _WEIGHTS: dict[str, Precision] = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
@@ -75,7 +78,7 @@ def train_model(
     preset = tune.preset
     if preset == "auto":
         preset = "paper" if may_use_cuda(run) else "quick"
-    length = TRAINING[preset]
+    length = TRAINING["tiny" if tiny.tiny else preset]
     how = tune.tune or ("full" if tiny.tiny else "lora")
     epochs = tune.epochs or length["epochs"]
     batch_size = tune.batch_size or length["batch_size"]
@@ -99,7 +102,7 @@ def train_model(
         lora_alpha=tune.lora_alpha,
         lora_dropout=tune.lora_dropout,
         adapt_projector=tune.adapt_projector,
-        lr=tune.lr,
+        lr=tune.lr or (TINY_LR if tiny.tiny else None),
         weight_decay=tune.weight_decay,
         warmup=tune.warmup,
     )
@@ -112,6 +115,10 @@ def train_model(
     if run.compile:
         verifier.model.compile()
     started = time.perf_counter()
+    if tiny.tiny and tiny.tower_steps:
+        log.info("first the vision tower alone: %d steps", tiny.tower_steps)
+        teach_tower(verifier, data_module, run, steps=tiny.tower_steps)
+        verifier.model.model.vision_tower.requires_grad_(False)
     _, history = fit(module, data_module, epochs=epochs, run=run, out=folder, monitor="val/auc")
     which = "last epoch"
     if folder is not None and (folder / "best.ckpt").is_file():
@@ -148,7 +155,7 @@ def open_verifier(
     """Return the verifier to train: a loaded model, or a tiny one with random weights."""
     asked: dict[str, Any] = {"question": tune.question, "layout": tune.layout}
     if model is None:
-        sizes = {name: value for name, value in vars(tiny).items() if name != "tiny"}
+        sizes = {k: v for k, v in vars(tiny).items() if k not in ("tiny", "tower_steps")}
         return VLMVerifier(*tiny_paligemma(**sizes, seed=run.seed), **asked)
     frozen = _WEIGHTS.get(run.precision, "float32") if how == "lora" else "float32"
     return VLMVerifier.from_pretrained(

@@ -251,7 +251,7 @@ class TuneOptions:
         question: asked of each pair; the model family's own if not given.
         epochs: passes over the training pairs.
         batch_size: pairs per step and device.
-        lr: peak learning rate; 2e-4 for lora, 1e-3 for full (tiny models) if not given.
+        lr: peak learning rate; 2e-4 for lora, 1e-3 for full, 3e-3 with --tiny if not given.
         weight_decay: of AdamW.
         warmup: share of the steps over which the learning rate rises.
     """
@@ -298,15 +298,20 @@ class TinyOptions:
         layers: of either.
         image_size: side in pixels to which words are resized.
         patch_size: side of a patch, a divisor of that.
+        tower_steps: of teaching its vision tower first to put words of one writer together, which
+            stays frozen then; with 0 it stays random and is trained with the rest.
     """
 
     tiny: bool = False
     width: int = 64
     layers: int = 2
     image_size: int = 64
-    patch_size: int = 8
+    patch_size: int = 16
+    tower_steps: int = 400
 
     def __post_init__(self) -> None:
+        if self.tower_steps < 0:
+            raise ValueError(f"--tower-steps must be >= 0, got {self.tower_steps}")
         if self.width < 16 or self.width % 16 or self.layers < 1:
             raise ValueError(
                 f"--width must be a multiple of 16 and --layers >= 1, got {self.width}, "
