@@ -137,6 +137,7 @@ def test_lightnings_own_command_line(trained, words, monkeypatch, capsys):
     import vlm_hv.__main__
 
     small = ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu", "--model.tune=full"]
+    small.append("--trainer.logger=false")
     model = [f"--model.verifier={trained / 'export'}", f"--data.data={words}"]
     monkeypatch.setattr("sys.argv", ["vlm_hv", "fit", *model, *small, "--data.batch_size=4"])
     vlm_hv.__main__.main()
