@@ -31,7 +31,8 @@ from gits_sampling.comparison import EVALUATION, Comparison, compare_schedules
 from gits_sampling.data import ImageData
 from gits_sampling.end_points import EndPoints, distances, end_points, training_points
 from gits_sampling.features import frechet_distance
-from gits_sampling.fit import draw_latents, warm_up, wide_search
+from gits_sampling.fit import warm_up, wide_search
+from gits_sampling.latents import draw_latents
 from gits_sampling.lightning import GITSModule
 from gits_sampling.sigmas import discrete, polynomial
 from gits_sampling.solvers import sample

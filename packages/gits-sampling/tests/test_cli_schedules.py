@@ -9,8 +9,9 @@ import pytest
 import torch
 from gits_sampling import cli
 from gits_sampling.end_points import end_errors, training_points
-from gits_sampling.fit import draw_latents, fit_schedule, warm_up
+from gits_sampling.fit import fit_schedule, warm_up
 from gits_sampling.fit_report import describe
+from gits_sampling.latents import draw_latents
 from gits_sampling.models import digits_gauss10
 from gits_sampling.sample_pictures import to_uint8
 from gits_sampling.schedule import Schedule

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gits_sampling.end_points import training_points
 from gits_sampling.fit import (
     candidates,
-    draw_latents,
     end_error,
     fit_schedule,
     fixed_schedules,
     warm_up,
 )
-from gits_sampling.models import digits_empirical
+from gits_sampling.latents import draw_latents
+from gits_sampling.models import digits_empirical, digits_gauss10
 from gits_sampling.path import optimal_path
 from gits_sampling.solvers import network_calls
 
@@ -60,6 +61,43 @@ def test_latents_follow_from_their_own_seeds():
     torch.testing.assert_close(three[1:2], draw_latents([6], (2, 3), 80.0, DOUBLE))
     assert three.dtype == torch.float64
     assert 40 < three.std() < 160
+
+
+def test_latents_may_start_from_noised_samples():
+    clean = torch.tensor([[0.0, 0.0], [100.0, 100.0]], dtype=torch.float64)
+    found = draw_latents(range(200), (2,), 0.5, DOUBLE, clean)
+    assert {int(row.round(decimals=-2)[0]) for row in found} == {0, 100}
+    assert 0.4 < (found - found.round(decimals=-2)).std() < 0.6
+    torch.testing.assert_close(found[7:8], draw_latents([7], (2,), 0.5, DOUBLE, clean))
+    with pytest.raises(ValueError, match=r"clean must be \(M, 2,\), got \(2, 3\)"):
+        draw_latents([0], (2,), 0.5, DOUBLE, torch.zeros(2, 3))
+
+
+def test_a_partial_start_has_its_own_schedule_never_worse_than_the_usual_ones():
+    model = digits_gauss10()
+    clean = model.means.reshape(-1, 1, 8, 8)
+    part = RANGE | {"sigma_max": 1.5}
+    warm = warm_up(
+        model,
+        **part,
+        samples=32,
+        held_out=32,
+        points=31,
+        metrics=("dev", "l2"),
+        like=DOUBLE,
+        clean=clean,
+    )
+    near = (warm.latents[:, None] - clean[None]).flatten(2).norm(dim=2).min(1).values
+    assert torch.all(near < 1.5 * 64**0.5 * 1.5)
+    schedule = fit_schedule(model, **part, nfe=5, warm=warm, refine=True)
+    assert schedule.sigmas[0] == 1.5
+    assert schedule.details["start"] == "noised samples"
+    usual = fixed_schedules(5, 0.002, 1.5)
+    ours = end_error(model, warm, schedule.sigmas, solver="ipndm")
+    assert all(ours <= 1.001 * end_error(model, warm, s, solver="ipndm") for s in usual.values())
+    train = training_points(model, warm, 8)
+    near = (train.latents[:, None] - clean[None]).flatten(2).norm(dim=2).min(1).values
+    assert torch.all(near < 1.5 * 64**0.5 * 1.5)
 
 
 def test_one_coefficient_is_the_paper_s_path(model, warm):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from gits_sampling.comparison import compare_schedules
 from gits_sampling.end_points import end_points
-from gits_sampling.fit import draw_latents
+from gits_sampling.latents import draw_latents
 from gits_sampling.sigmas import discrete, polynomial
 from gits_sampling.solvers import sample
 

@@ -11,7 +11,8 @@ from gits_sampling.end_points import (
     paired_gain,
     training_points,
 )
-from gits_sampling.fit import draw_latents, end_error, warm_up
+from gits_sampling.fit import end_error, warm_up
+from gits_sampling.latents import draw_latents
 from gits_sampling.models import GaussianMixtureDenoiser, digits_gauss10
 from gits_sampling.refine import (
     descend,

@@ -28,8 +28,8 @@ from gits_sampling.analysis import (
 )
 from gits_sampling.curvature import curvature_torsion
 from gits_sampling.euler import euler_trajectories
-from gits_sampling.fit import draw_latents
 from gits_sampling.fitting import PACKAGE
+from gits_sampling.latents import draw_latents
 from gits_sampling.loading import Loaded
 from gits_sampling.models import Denoiser, EmpiricalDenoiser
 from gits_sampling.options import ModelOptions

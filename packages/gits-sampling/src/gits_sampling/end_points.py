@@ -14,7 +14,8 @@ import torch
 from papercommons.data.sampling import mix_seeds
 from torch import Tensor
 
-from gits_sampling.fit import FINER, WarmUp, draw_latents, make_grid
+from gits_sampling.fit import FINER, WarmUp, make_grid
+from gits_sampling.latents import draw_latents
 from gits_sampling.models import Denoiser
 from gits_sampling.solvers import sample
 
@@ -167,7 +168,7 @@ def training_points(
     kind, grid = next(iter(warm.grids.items()))
     low, high = float(grid[-1]), float(grid[0])
     seeds = [mix_seeds(about["seed"], stream, k) for k in range(samples)]
-    latents = draw_latents(seeds, like.shape[1:], high, like)
+    latents = draw_latents(seeds, like.shape[1:], high, like, warm.clean)
     fine = make_grid(kind, FINER * (about["grid_points"] - 1) + 1, low, high, about["rho"])
     teacher = {"solver": about["teacher"], "order": about["teacher_order"]}
     return end_points(denoiser, latents, fine, batch=batch, **teacher)

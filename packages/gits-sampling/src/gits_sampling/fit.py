@@ -9,7 +9,7 @@ ends nearest to a finer solution, so it may also say that nothing was gained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ from papercommons.versions import installed_version
 from torch import Tensor
 
 from gits_sampling.costs import Metric, cost_matrix
+from gits_sampling.latents import draw_latents
 from gits_sampling.models import Denoiser, fingerprint
 from gits_sampling.multistep import Prediction
 from gits_sampling.path import optimal_path, optimal_paths, path_cost
@@ -47,6 +48,7 @@ class WarmUp:
         latents: of held-out samples, sigma_max times noise, shape (M, ...).
         ends: where a finer solution of these ends, shape (M, ...).
         about: how it was made, plain types.
+        clean: what all these latents began from beside noise, see `warm_up`.
     """
 
     grids: dict[str, Tensor]
@@ -54,6 +56,7 @@ class WarmUp:
     latents: Tensor
     ends: Tensor
     about: dict[str, Any]
+    clean: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -117,27 +120,6 @@ def wide_search(sigma_min: float, sigma_max: float) -> dict[str, Any]:
     return {"grids": ("polynomial", second), "metrics": ("dev", "l2")}
 
 
-def draw_latents(
-    seeds: Iterable[int], shape: Sequence[int], sigma_max: float, like: Tensor
-) -> Tensor:
-    """Return start states, one generator per sample, so that batches change nothing.
-
-    Args:
-        seeds: one per sample, >= 0.
-        shape: of a sample.
-        sigma_max: what the noise is multiplied by.
-        like: gives dtype and device.
-
-    Returns:
-        Shape (samples, ...).
-    """
-    noise = [
-        torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed), dtype=like.dtype)
-        for seed in seeds
-    ]
-    return sigma_max * torch.stack(noise).to(like.device)
-
-
 @torch.no_grad()
 def warm_up(
     denoiser: Denoiser,
@@ -156,6 +138,7 @@ def warm_up(
     batch: int = 64,
     seed: int = 0,
     like: Tensor | None = None,
+    clean: Tensor | None = None,
 ) -> WarmUp:
     """Run the teacher once on every grid and keep what all schedules need.
 
@@ -175,6 +158,8 @@ def warm_up(
         batch: samples at once; results do not depend on it.
         seed: of the latents.
         like: dtype and device of the states; float32 on the CPU if not given.
+        clean: samples that the noise is added to, shape (M, ...), for schedules that begin part of
+            the way, as image-to-image does; None begins from noise alone.
 
     Raises:
         ValueError: a number out of range, or the model gives NaN or infinity.
@@ -193,7 +178,7 @@ def warm_up(
     }
     for start in range(0, samples, batch):
         seeds = [mix_seeds(seed, 0, k) for k in range(start, min(start + batch, samples))]
-        x = draw_latents(seeds, shape, sigma_max, like)
+        x = draw_latents(seeds, shape, sigma_max, like, clean)
         for kind, table in tables.items():
             states, slopes = trajectory(denoiser, x, table, solver=teacher, order=teacher_order)  # type: ignore[arg-type]
             for metric in metrics:
@@ -201,7 +186,7 @@ def warm_up(
                 costs[kind, metric] += part * (len(seeds) / samples)
     fine = make_grid(grids[0], FINER * (points - 1) + 1, sigma_min, sigma_max, rho)
     seeds = [mix_seeds(seed, 1, k) for k in range(held_out)]
-    latents = draw_latents(seeds, shape, sigma_max, like) if held_out else like.new_zeros(0)
+    latents = draw_latents(seeds, shape, sigma_max, like, clean) if held_out else like.new_zeros(0)
     ends = [
         sample(denoiser, part, fine, solver=teacher, order=teacher_order)  # type: ignore[arg-type]
         for part in (latents.split(batch) if held_out else ())
@@ -216,7 +201,7 @@ def warm_up(
         "seed": seed,
         "fingerprint": fingerprint(denoiser, shape, middle, dtype=like.dtype, device=like.device),
     }
-    return WarmUp(tables, costs, latents, torch.cat(ends) if ends else latents, about)
+    return WarmUp(tables, costs, latents, torch.cat(ends) if ends else latents, about, clean)
 
 
 @torch.no_grad()
@@ -350,7 +335,7 @@ def fit_schedule(
             batch=batch,
             **((wide_search(sigma_min, sigma_max) if auto else given) | options),
         )
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = {} if warm.clean is None else {"start": "noised samples"}
     if auto:
         tried = candidates(denoiser, warm, steps, batch=batch, **run)
         best = tried[0]

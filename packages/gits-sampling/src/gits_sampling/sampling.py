@@ -18,9 +18,9 @@ from papercommons.report import Result, Section, describe_device, write_report
 from torch import Tensor
 from torchvision.io import write_png
 
-from gits_sampling.fit import draw_latents
 from gits_sampling.fit_report import describe
 from gits_sampling.fitting import PACKAGE, conditions_of
+from gits_sampling.latents import draw_latents
 from gits_sampling.loading import Loaded
 from gits_sampling.options import FormOptions, ModelOptions, own_schedule_file
 from gits_sampling.pictures import schedules_png
