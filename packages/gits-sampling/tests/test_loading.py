@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -234,7 +235,11 @@ def make_text_pipeline(folder):
     torch.manual_seed(0)
     words = ["<|startoftext|>", "<|endoftext|>", *"catdog", *(f"{c}</w>" for c in "tgacdo")]
     vocabulary = {word: k for k, word in enumerate(dict.fromkeys(words))}
-    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=8)
+    files = folder / "tokenizer-files"  # transformers 4 and 5 both read these
+    files.mkdir()
+    (files / "vocab.json").write_text(json.dumps(vocabulary))
+    (files / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(files, model_max_length=8)
     config = transformers.CLIPTextConfig(
         vocab_size=len(vocabulary),
         hidden_size=8,
