@@ -8,18 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from papercommons.testing import drawn_words
 
 pytest_plugins = ["papercommons.testing.fixtures"]
 
 WRITERS, SAMPLES = 14, 5
-AND = [  # strokes of the word, in units of the image
-    [(0.30, 0.45), (0.15, 0.42), (0.10, 0.62), (0.28, 0.62), (0.30, 0.42), (0.33, 0.66)],
-    [(0.42, 0.42), (0.42, 0.66), (0.44, 0.48), (0.54, 0.44), (0.58, 0.66)],
-    [(0.82, 0.48), (0.68, 0.46), (0.66, 0.64), (0.80, 0.64), (0.84, 0.18), (0.86, 0.68)],
-]
 
 
 def pytest_configure() -> None:
@@ -29,23 +23,6 @@ def pytest_configure() -> None:
     require_installed("ssl_hv")
 
 
-def draw_word(writer: int, sample: int, size: int = 64) -> Image.Image:
-    """A word in dark ink: slant, thickness and height are the writer's, the rest is chance."""
-    random = np.random.default_rng((writer, sample))
-    slant, height = 0.25 * (writer % 4 - 1.5), 0.7 + 0.15 * (writer % 3)
-    picture = Image.new("L", (size, size), 255)
-    for stroke in AND:
-        x, y = np.array(stroke).T + random.normal(0, 0.012, (2, len(stroke)))
-        y = 0.5 + height * (y - 0.5)
-        points = np.stack([x - slant * (y - 0.5), y], axis=1) * size
-        ImageDraw.Draw(picture).line(
-            [tuple(point) for point in points.tolist()],
-            fill=20 * (writer % 4),
-            width=2 + writer % 5,
-        )
-    return picture
-
-
 @pytest.fixture(scope="session")
 def write_words() -> Callable[..., Path]:
     """Write words of made-up writers as ROOT/WRITER/*.png."""
@@ -53,12 +30,7 @@ def write_words() -> Callable[..., Path]:
     def write(
         root: Path, writers: Any = range(WRITERS), samples: int = SAMPLES, **how: Any
     ) -> Path:
-        for writer in writers:
-            (root / f"w{writer:02d}").mkdir(parents=True)
-            for sample in range(samples):
-                path = root / f"w{writer:02d}" / f"{writer:02d}_{sample}.png"
-                draw_word(writer, sample, **how).save(path)
-        return root
+        return drawn_words.write_words(root, writers, samples, **how)
 
     return write
 
@@ -80,7 +52,7 @@ def write_pack() -> Callable[..., Path]:
             for writer in range(1, writers + 1):
                 for sample in range(1, samples + 1):
                     file = io.BytesIO()
-                    draw_word(writer, sample).convert("RGB").save(file, "PNG")
+                    drawn_words.draw_word(writer, sample).convert("RGB").save(file, "PNG")
                     content, name = file.getvalue(), f"{writer:04d}a_num{sample}.png"
                     member = tarfile.TarInfo(name)
                     member.size = len(content)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from papercommons.data.pairs import make_pairs, read_pairs, write_pairs
+from papercommons.data.word_parts import default_split
 from papercommons.data.words import open_words
 from papercommons.errors import DataError
-from ssl_hv.data import WordData, default_split
+from ssl_hv.data import WordData
 
 
 def writers_of(data, part):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from papercommons.data.pairs import Pairs, make_pairs, write_pairs
+from papercommons.data.word_parts import default_split, pairs_to_judge
 from papercommons.data.words import open_words
 from papercommons.errors import DataError
-from vlm_hv.choosing import default_split, draw_pairs, pairs_to_judge
+from vlm_hv.choosing import draw_pairs
 from vlm_hv.data import PairData, PairDataset, ablate_pairs
 from vlm_hv.prompting import PairPrompt
 from vlm_hv.tiny import tiny_paligemma
@@ -97,7 +98,7 @@ def test_a_file_of_pairs_is_kept_to_the_training_part(words, prompt, data, tmp_p
     own = PairData(str(words), prompt, pairs=str(tmp_path / "pairs.csv"))
     pairs = own.pairs["train"]
     assert set(own.parts["train"]).issuperset(pairs.left.tolist() + pairs.right.tolist())
-    assert "have an image outside the training part" in caplog.text
+    assert "have an image outside the labelled training part" in caplog.text
     outside = make_pairs(data.words, data.parts["test"])
     write_pairs(tmp_path / "test.csv", outside, data.words)
     with pytest.raises(DataError, match="no pair lies in the training part"):

@@ -6,29 +6,18 @@ augmentation runs on the whole batch where the network is. The order follows fro
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from papercommons.data.cedar import find_pair_list
-from papercommons.data.pairs import Pairs, make_pairs, read_pairs
+from papercommons.data.pairs import Pairs
 from papercommons.data.sampling import EpochSampler
-from papercommons.data.words import (
-    Words,
-    check_disjoint,
-    first_writers,
-    hold_out_writers,
-    open_words,
-    split_words,
-)
-from papercommons.errors import DataError
+from papercommons.data.word_parts import divide_words
+from papercommons.data.words import Words, open_words
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-
-log = logging.getLogger("papercommons")
 
 MOST_VAL_PAIRS = 2000  # each costs two images; calibration takes all
 
@@ -140,7 +129,7 @@ class WordData(LightningDataModule):
 
     Raises:
         ValueError: an option out of range.
-        DataError: see `open_words`, `split_words`, `read_pairs`; or too few writers.
+        DataError: see `open_words`, `divide_words`.
     """
 
     def __init__(
@@ -166,10 +155,6 @@ class WordData(LightningDataModule):
         super().__init__()
         if batch_size < 2:
             raise ValueError(f"batch_size must be >= 2 (batch statistics need two): {batch_size}")
-        if not (0 < writer_fraction <= 1 and 0 < dev < 1):
-            raise ValueError(
-                f"writer_fraction must be in (0, 1] and dev in (0, 1): {writer_fraction}, {dev}"
-            )
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, got {in_channels}")
         self.batches, self.batch_size, self.seed = batches, batch_size, seed
@@ -180,30 +165,21 @@ class WordData(LightningDataModule):
                 str(data), variant=variant, verify=verify, skip_bad=skip_bad, resize=resize
             )
         self.words = words
-        self.split = default_split(words) if split == "auto" else split
-        halves = split_words(words, self.split, seed=seed)
-        overlapping = self.split in ("seen", "shuffled") or allow_writer_overlap
-        check_disjoint(words, halves["train"], halves["test"], allow=overlapping)
-        labelled = first_writers(words, halves["train"], writer_fraction)
-        train, held = hold_out_writers(words, labelled, share=dev, seed=seed)
-        self.parts = {
-            "unlabelled": halves["train"],
-            "train": train,
-            "dev": held,
-            "test": halves["test"],
-        }
+        parts = divide_words(
+            words,
+            split=split,
+            writer_fraction=writer_fraction,
+            dev=dev,
+            pairs=pairs,
+            max_per_writer=max_per_writer,
+            seed=seed,
+            allow_writer_overlap=allow_writer_overlap,
+        )
+        self.split, self.parts, self.pairs = parts.split, parts.places, parts.pairs
         self.images = load_images(words, in_channels)
-        self.writers = sorted({words.writers[place] for place in train})
+        self.writers = sorted({words.writers[place] for place in self.parts["train"]})
         number = {writer: k for k, writer in enumerate(self.writers)}
         self.writer_numbers = torch.tensor([number.get(writer, -1) for writer in words.writers])
-        made = {
-            part: make_pairs(words, self.parts[part], seed=seed, max_per_writer=max_per_writer)
-            for part in ("train", "dev")
-        }
-        if pairs is not None:
-            made["train"] = self._only_train(read_pairs(pairs, words), pairs)
-        made["test"] = pairs_to_judge(words, self.split, self.parts["test"], seed=seed)
-        self.pairs = made
 
     @property
     def has_val(self) -> bool:
@@ -236,23 +212,6 @@ class WordData(LightningDataModule):
         everything = range(len(self.words))
         return self._loader(ImageDataset(self.images, self.writer_numbers, everything))
 
-    def _only_train(self, pairs: Pairs, source: str) -> Pairs:
-        """Return the pairs whose images both lie in the train part; say how many do not."""
-        allowed = np.zeros(len(self.words), dtype=bool)
-        allowed[self.parts["train"]] = True
-        kept = np.flatnonzero(allowed[pairs.left] & allowed[pairs.right])
-        if len(kept) < len(pairs):
-            log.warning(
-                "%s: %d of %d pairs have an image outside the labelled training part and are left "
-                "out",
-                source,
-                len(pairs) - len(kept),
-                len(pairs),
-            )
-        if not len(kept):
-            raise DataError(f"{source}: no pair lies in the training part of split {self.split}")
-        return pairs.take(kept)
-
     def _loader(self, dataset: Dataset[Any], *, shuffle: bool = False) -> DataLoader[Any]:
         size = len(dataset)  # type: ignore[arg-type]
         return DataLoader(
@@ -274,29 +233,6 @@ def load_images(words: Words, in_channels: int) -> Tensor:
         DataError: see `papercommons.data.words.Words.load`.
     """
     return torch.from_numpy(words.load())[:, None].expand(-1, in_channels, -1, -1)
-
-
-def pairs_to_judge(words: Words, split: str, places: Sequence[int], *, seed: int = 0) -> Pairs:
-    """Return the published list of test pairs of a split; made ones where there is none.
-
-    Args:
-        words: the images.
-        split: its name.
-        places: images of the test part.
-        seed: of made pairs.
-    """
-    published = find_pair_list(words.root, split)
-    if published is None:
-        return make_pairs(words, places, seed=seed)
-    return read_pairs(published, words)
-
-
-def default_split(words: Words) -> str:
-    """Return unseen for CEDAR AND, the folder's own split where it has one, else ``writers``."""
-    for name in ("unseen", "published"):
-        if name in words.published:
-            return name
-    return "writers"
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from papercommons.cli import ComputeOptions
 from papercommons.data.pairs import Pairs, make_pairs, read_pairs
+from papercommons.data.word_parts import pairs_to_judge, resolve_split
 from papercommons.data.words import Words, open_words, split_words
 from papercommons.errors import DataError
 from papercommons.files import prepare_out, write_csv
@@ -24,7 +25,7 @@ from papercommons.metrics.verification import (
 from papercommons.report import Result, Section, describe_device, write_report
 from torch import Tensor
 
-from ssl_hv.data import default_split, load_images, pairs_to_judge
+from ssl_hv.data import load_images
 from ssl_hv.embedding import compute_device, embed
 from ssl_hv.options import WordOptions
 from ssl_hv.pictures import report_sections
@@ -270,7 +271,7 @@ def choose_pairs(
         return read_pairs(pairs, words), pairs
     if part == "all":
         return make_pairs(words, range(len(words)), seed=seed), "all writers"
-    split = default_split(words) if options.split == "auto" else options.split
+    split = resolve_split(words, options.split)
     places = split_words(words, split, seed=seed)[part]
     source = f"{part} part of split {split}"
     if part == "train":

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from papercommons.data.pairs import make_pairs, write_pairs
+from papercommons.data.word_parts import resolve_split
 from papercommons.data.words import first_writers, open_words, split_words
 from papercommons.report import Result
 
-from ssl_hv.data import default_split
 from ssl_hv.options import WordOptions
 
 
@@ -43,7 +43,7 @@ def make_pair_file(
         skip_bad=options.skip_bad,
         resize=options.resize,
     )
-    split = default_split(words) if options.split == "auto" else options.split
+    split = resolve_split(words, options.split)
     places = (
         list(range(len(words))) if part == "all" else split_words(words, split, seed=seed)[part]
     )

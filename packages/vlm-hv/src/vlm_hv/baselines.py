@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from papercommons.cli import ComputeOptions, RunOptions
 from papercommons.data.pairs import Pairs, make_pairs
+from papercommons.data.word_parts import resolve_split
 from papercommons.data.words import Words, hold_out_writers, split_words
 from papercommons.errors import DataError
 from papercommons.files import prepare_out
@@ -19,7 +20,7 @@ from papercommons.report import Result, describe_device
 from papercommons.training import may_use_cuda, seed_everything
 
 from vlm_hv.cases import Case, from_pairs
-from vlm_hv.choosing import DEV, Part, draw_pairs, resolve_split
+from vlm_hv.choosing import DEV, Part, draw_pairs
 from vlm_hv.comparable import PREDS
 from vlm_hv.modes import Opinion, decide
 from vlm_hv.options import WordOptions

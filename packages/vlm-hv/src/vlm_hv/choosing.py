@@ -6,25 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from papercommons.data.cedar import find_pair_list
-from papercommons.data.pairs import Pairs, make_pairs, read_pairs
+from papercommons.data.pairs import Pairs, make_pairs
+from papercommons.data.word_parts import pairs_to_judge, resolve_split
 from papercommons.data.words import Words, first_writers, hold_out_writers, split_words
 
 Part = Literal["test", "dev", "train", "all"]
 DEV = 0.1  # share of the training writers that calibrate
-
-
-def default_split(words: Words) -> str:
-    """Return unseen for CEDAR AND, the folder's own split where it has one, else ``writers``."""
-    for name in ("unseen", "published"):
-        if name in words.published:
-            return name
-    return "writers"
-
-
-def resolve_split(words: Words, split: str) -> str:
-    """Return the name of a split; auto is `default_split`."""
-    return default_split(words) if split == "auto" else split
 
 
 def part_places(
@@ -34,7 +21,7 @@ def part_places(
 
     Args:
         words: the images.
-        split: its name; auto is `default_split`.
+        split: its name; auto is `papercommons.data.word_parts.default_split`.
         part: test; dev, the training writers held out for calibration; train, the others; or all.
         dev: share of the training writers held out, in (0, 1).
         seed: of the split and of who is held out.
@@ -56,7 +43,7 @@ def part_pairs(words: Words, split: str, part: Part, *, seed: int = 0) -> Pairs:
 
     Args:
         words: the images.
-        split: its name; auto is `default_split`.
+        split: its name; auto is `papercommons.data.word_parts.default_split`.
         part: see `part_places`.
         seed: of the split and of made pairs.
     """
@@ -64,21 +51,6 @@ def part_pairs(words: Words, split: str, part: Part, *, seed: int = 0) -> Pairs:
     if part != "test":
         return make_pairs(words, places, seed=seed)
     return pairs_to_judge(words, resolve_split(words, split), places, seed=seed)
-
-
-def pairs_to_judge(words: Words, split: str, places: Sequence[int], *, seed: int = 0) -> Pairs:
-    """Return the published list of test pairs of a split; made ones where there is none.
-
-    Args:
-        words: the images.
-        split: its name.
-        places: images of the test part.
-        seed: of made pairs.
-    """
-    published = find_pair_list(words.root, split)
-    if published is None:
-        return make_pairs(words, places, seed=seed)
-    return read_pairs(published, words)
 
 
 def some_writers(

@@ -6,32 +6,22 @@ order, and which pairs are shown swapped, follow from (seed, epoch).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from papercommons.data.pairs import Pairs, make_pairs, read_pairs
+from papercommons.data.pairs import Pairs
 from papercommons.data.sampling import EpochSampler, mix_seeds
-from papercommons.data.words import (
-    Words,
-    check_disjoint,
-    first_writers,
-    hold_out_writers,
-    open_words,
-    split_words,
-)
-from papercommons.errors import DataError
+from papercommons.data.word_parts import divide_words
+from papercommons.data.words import Words, open_words
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vlm_hv.choosing import default_split, draw_pairs, pairs_to_judge
+from vlm_hv.choosing import draw_pairs
 from vlm_hv.images import shuffled
 from vlm_hv.prompting import PairPrompt
-
-log = logging.getLogger("papercommons")
 
 MOST_VAL_PAIRS = 500
 Ablation = Literal["blank", "shuffle"]
@@ -121,12 +111,12 @@ class PairData(LightningDataModule):
         words: the set.
         images: uint8, shape (N, H, W).
         split: its name.
-        parts: ``train``, ``dev``, ``test`` -> places.
+        parts: ``unlabelled`` (the whole training part), ``train``, ``dev``, ``test`` -> places.
         pairs: ``train``, ``dev``, ``test`` -> `Pairs`.
 
     Raises:
         ValueError: an option out of range.
-        DataError: see `open_words`, `split_words`, `read_pairs`; or too few writers.
+        DataError: see `open_words`, `divide_words`.
     """
 
     def __init__(
@@ -154,10 +144,6 @@ class PairData(LightningDataModule):
             raise ValueError(
                 f"batch_size must be >= 1 and max_pairs >= 2, got {batch_size}, {max_pairs}"
             )
-        if not (0 < writer_fraction <= 1 and 0 < dev < 1):
-            raise ValueError(
-                f"writer_fraction must be in (0, 1] and dev in (0, 1): {writer_fraction}, {dev}"
-            )
         self.prompt, self.batch_size, self.seed = prompt, batch_size, seed
         self.num_workers = num_workers
         words = data
@@ -166,24 +152,20 @@ class PairData(LightningDataModule):
                 str(data), variant=variant, verify=verify, skip_bad=skip_bad, resize=resize
             )
         self.words = words
-        self.split = default_split(words) if split == "auto" else split
-        halves = split_words(words, self.split, seed=seed)
-        overlapping = self.split in ("seen", "shuffled") or allow_writer_overlap
-        check_disjoint(words, halves["train"], halves["test"], allow=overlapping)
-        labelled = first_writers(words, halves["train"], writer_fraction)
-        train, held = hold_out_writers(words, labelled, share=dev, seed=seed)
-        self.parts = {"train": train, "dev": held, "test": halves["test"]}
-        self.images = words.load()
-        made = {
-            part: make_pairs(words, self.parts[part], seed=seed, max_per_writer=max_per_writer)
-            for part in ("train", "dev")
-        }
-        if pairs is not None:
-            made["train"] = self._only_train(read_pairs(pairs, words), pairs)
+        parts = divide_words(
+            words,
+            split=split,
+            writer_fraction=writer_fraction,
+            dev=dev,
+            pairs=pairs,
+            max_per_writer=max_per_writer,
+            seed=seed,
+            allow_writer_overlap=allow_writer_overlap,
+        )
+        self.split, self.parts, self.pairs = parts.split, parts.places, parts.pairs
         if max_pairs is not None:
-            made["train"] = draw_pairs(made["train"], max_pairs, seed=seed)
-        made["test"] = pairs_to_judge(words, self.split, self.parts["test"], seed=seed)
-        self.pairs = made
+            self.pairs["train"] = draw_pairs(self.pairs["train"], max_pairs, seed=seed)
+        self.images = words.load()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled training pairs with their answers; a last, smaller batch is left out."""
@@ -200,22 +182,6 @@ class PairData(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the test pairs."""
         return self._loader(PairDataset(self.images, self.pairs["test"], self.prompt))
-
-    def _only_train(self, pairs: Pairs, source: str) -> Pairs:
-        """Return the pairs whose images both lie in the train part; say how many do not."""
-        allowed = np.zeros(len(self.words), dtype=bool)
-        allowed[self.parts["train"]] = True
-        kept = np.flatnonzero(allowed[pairs.left] & allowed[pairs.right])
-        if not len(kept):
-            raise DataError(f"{source}: no pair lies in the training part of split {self.split}")
-        if len(kept) < len(pairs):
-            log.warning(
-                "%s: %d of %d pairs have an image outside the training part and are left out",
-                source,
-                len(pairs) - len(kept),
-                len(pairs),
-            )
-        return pairs.take(kept)
 
     def _loader(self, dataset: PairDataset, *, shuffle: bool = False) -> DataLoader[Any]:
         return DataLoader(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from papercommons.data.pairs import write_pairs
+from papercommons.data.word_parts import resolve_split
 from papercommons.data.words import Words, open_words
 from papercommons.errors import DataError
 from papercommons.report import Result
@@ -16,7 +17,6 @@ from vlm_hv.choosing import (
     draw_pairs,
     part_pairs,
     part_places,
-    resolve_split,
     some_writers,
 )
 from vlm_hv.options import WordOptions
