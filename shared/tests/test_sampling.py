@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from papercommons.data.sampling import EpochSampler, mix_seeds
+from papercommons.data.sampling import EpochSampler, batch_loader, mix_seeds
 
 sizes, worlds = st.integers(1, 50), st.integers(1, 5)
 
@@ -118,3 +118,31 @@ def test_mixed_seeds_are_the_same_everywhere_and_keep_the_order():
 def test_mixed_seeds_change_half_of_their_bits():
     flips = [(mix_seeds(7, i) ^ mix_seeds(7, i + 1)).bit_count() for i in range(500)]
     assert 30 < sum(flips) / len(flips) < 33
+
+
+class Numbers:
+    """Gives the indices of a batch."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def __getitems__(self, items):
+        return [index for _, index in items]
+
+
+@pytest.mark.parametrize(("size", "whole", "batches"), [(7, False, 4), (7, True, 3), (1, True, 1)])
+def test_a_loader_gives_the_batches_that_the_dataset_makes(size, whole, batches):
+    loader = batch_loader(Numbers(size), batch_size=2, seed=0, shuffle=True, whole=whole)
+    found = list(loader)
+    assert len(found) == batches
+    seen = [index for batch in found for index in batch]
+    assert len(set(seen)) == len(seen) == min(size, 2 * batches)
+    assert all(type(batch) is list for batch in found)
+
+
+def test_in_order_no_item_is_left_out():
+    loader = batch_loader(Numbers(7), batch_size=2, seed=0, whole=True)
+    assert list(loader) == [[0, 1], [2, 3], [4, 5], [6]]

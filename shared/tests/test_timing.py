@@ -15,6 +15,11 @@ def test_both_run_equally_often_in_alternating_order():
     assert speed.ours_s > 0
     assert speed.reference_s > 0
     assert speed.ratio_low <= speed.ratio <= speed.ratio_high
+    assert speed.ratios() == {
+        "ratio": round(speed.ratio, 2),
+        "lowest": round(speed.ratio_low, 2),
+        "highest": round(speed.ratio_high, 2),
+    }
 
 
 def test_speed_is_reference_over_ours(monkeypatch):

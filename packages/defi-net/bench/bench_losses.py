@@ -71,8 +71,6 @@ def test_losses(name, device, record):
         size=f"{count} x 1 x 352 x 352",
         ours=f"{1e3 * speed.ours_s:.1f} ms, {memory[0]:.0f} MiB",
         plain=f"{1e3 * speed.reference_s:.1f} ms, {memory[1]:.0f} MiB",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=round(memory[0] / memory[1], 3),
     )

@@ -32,8 +32,6 @@ def test_tiles(device, record):
         size=f"{side} x {side}",
         ours=f"{per_megapixel * speed.ours_s:.2f} s per megapixel, {memory[0]:,.0f} MiB",
         plain=f"{per_megapixel * speed.reference_s:.2f} s per megapixel, {memory[1]:,.0f} MiB",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=round(memory[0] / memory[1], 3),
     )

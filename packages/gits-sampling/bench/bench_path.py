@@ -50,9 +50,7 @@ def keep(record, measured, size, ours, plain, rounds):
         size=size,
         ours=f"{1e3 * speed.ours_s:.2f} ms, {memory[0]:.0f} KiB",
         plain=f"{1e3 * speed.reference_s:.2f} ms, {memory[1]:.0f} KiB",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=round(memory[0] / memory[1], 3),
     )
 

@@ -51,9 +51,7 @@ def test_reading(name, plain, shared_files, record):
         size=" x ".join(map(str, array.shape)),
         ours=f"{1e3 * speed.ours_s:.0f} ms",
         plain=f"{1e3 * speed.reference_s:.0f} ms",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=None,
     )
 
@@ -91,8 +89,6 @@ def test_from_file_to_heat_map(kind, device, shared_files, record):
         size=" x ".join(map(str, PREPARATION.size)),
         ours=f"{speed.ours_s:.2f} s",
         plain=f"{speed.reference_s:.2f} s",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=None,
     )

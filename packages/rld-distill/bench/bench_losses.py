@@ -75,8 +75,6 @@ def test_loss(name, loss, size, device, record):
         size=str(size),
         ours=f"{1e3 * speed.ours_s:.2f} ms",
         plain=f"{1e3 * speed.reference_s:.2f} ms",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=round(memory[0] / memory[1], 2),
     )

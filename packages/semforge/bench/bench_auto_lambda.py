@@ -86,8 +86,6 @@ def test_step(backbone, batch, form, device, record):
         size=f"{backbone}, B = {batch}, 64 x 64",
         ours=f"{1e3 * speed.ours_s:.0f} ms, {memory[0]:.0f} MiB",
         plain=f"{1e3 * speed.reference_s:.0f} ms, {memory[1]:.0f} MiB",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=round(memory[0] / memory[1], 3),
     )

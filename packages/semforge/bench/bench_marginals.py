@@ -58,9 +58,7 @@ def row(record, measured, size, ours, plain, device):
         size=size,
         ours=f"{1e3 * speed.ours_s:.2f} ms, {memory[0]:.1f} MiB",
         plain=f"{1e3 * speed.reference_s:.2f} ms, {memory[1]:.1f} MiB",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=round(memory[0] / memory[1], 3),
     )
 
@@ -136,8 +134,6 @@ def test_enumeration(n, record):
         size=f"n = {n}, {len(ours()):,} legal",
         ours=f"{1e3 * speed.ours_s:.1f} ms",
         plain=f"{1e3 * speed.reference_s:.1f} ms",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=None,
     )

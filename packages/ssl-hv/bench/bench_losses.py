@@ -129,9 +129,7 @@ def measure(name, sizes, reference_name, ours, reference, device, record):
         size=" and ".join(str(size) for size in sizes),
         ours=f"{1e3 * speed.ours_s:.2f} ms, {memory[0]:.1f} MiB",
         plain=f"{1e3 * speed.reference_s:.2f} ms, {memory[1]:.1f} MiB",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=round(memory[0] / memory[1], 3),
     )
 

@@ -94,8 +94,6 @@ def test_epoch(change, step, folder, device, record):
         measured=f"pre-training, {change.__name__}, {'with' if step else 'without'} VICReg's step",
         ours=f"{seen / speed.ours_s:,.0f} images/s",
         plain=f"{seen / speed.reference_s:,.0f} images/s",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
         memory=None,
     )

@@ -73,9 +73,7 @@ def test_one_request(server, record):
         size=f"two pictures, {len(body) / 1000:.0f} kB",
         ours=f"{1e3 * speed.ours_s:.1f} ms",
         plain=f"{1e3 * speed.reference_s:.1f} ms",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
     )
 
 

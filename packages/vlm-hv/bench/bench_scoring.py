@@ -44,9 +44,7 @@ def written(record, measured, size, speed):
         size=size,
         ours=f"{1e3 * speed.ours_s:.1f} ms",
         plain=f"{1e3 * speed.reference_s:.1f} ms",
-        ratio=round(speed.ratio, 2),
-        lowest=round(speed.ratio_low, 2),
-        highest=round(speed.ratio_high, 2),
+        **speed.ratios(),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from papercommons.data.sampling import EpochSampler, mix_seeds
+from papercommons.data.sampling import batch_loader, mix_seeds
 from papercommons.errors import DataError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -257,15 +257,13 @@ class InpaintingData(LightningDataModule):
             resize_masks=self.resize_masks,
             seed=self.seed,
         )
-        return DataLoader(
+        return batch_loader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=self.seed),
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
-            drop_last=shuffle and len(dataset) > self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            whole=True,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
         )
 
 
@@ -280,7 +278,3 @@ def check_size(size: int) -> None:
         raise ValueError(
             f"size must be a multiple of 8 and >= 16, got {size}; the nearest is {near}"
         )
-
-
-def _as_it_is(batch: MaskBatch) -> MaskBatch:
-    return batch

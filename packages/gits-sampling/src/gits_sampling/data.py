@@ -18,7 +18,7 @@ from papercommons.data.images import (
     read_image,
     read_image_arrays,
 )
-from papercommons.data.sampling import EpochSampler, mix_seeds
+from papercommons.data.sampling import batch_loader, mix_seeds
 from papercommons.data.splits import stratified_split
 from papercommons.errors import DataError
 from papercommons.files import hash_files
@@ -299,16 +299,10 @@ class ImageData(LightningDataModule):
             shuffle: a new order each epoch, and flips if wanted.
         """
         dataset = _Split(self.splits[split], self.flip and shuffle, self.seed)
-        return DataLoader(
+        return batch_loader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=self.seed),
-            collate_fn=_as_it_is,
+            seed=self.seed,
+            shuffle=shuffle,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
         )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

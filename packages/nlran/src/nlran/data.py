@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
-from papercommons.data.sampling import EpochSampler, mix_seeds
+from papercommons.data.sampling import batch_loader, mix_seeds
 from papercommons.errors import DataError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -264,14 +264,12 @@ class CTData(LightningDataModule):
             flip=self.flip,
             mixed_units=self.mixed_units,
         )
-        return DataLoader(
+        return batch_loader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=self.seed),
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            seed=self.seed,
+            shuffle=shuffle,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
         )
 
     def _find_bad(self) -> dict[int, str]:
@@ -297,7 +295,3 @@ class CTData(LightningDataModule):
                 raise _mixed(scan.path, found, units)
         assert units is not None  # no set is empty
         return units
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch

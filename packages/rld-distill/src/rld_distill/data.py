@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from lightning.pytorch import LightningDataModule
 from papercommons.data.images import read_image
-from papercommons.data.sampling import EpochSampler, mix_seeds
+from papercommons.data.sampling import batch_loader, mix_seeds
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -267,16 +267,10 @@ def make_loader(
         shuffle: a new order each epoch.
         seed: of the order.
     """
-    return DataLoader(
+    return batch_loader(
         dataset,
         batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=seed),
-        collate_fn=_as_it_is,  # type: ignore[arg-type]
+        seed=seed,
+        shuffle=shuffle,
         num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
     )
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch

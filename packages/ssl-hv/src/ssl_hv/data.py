@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from papercommons.data.pairs import Pairs
-from papercommons.data.sampling import EpochSampler
+from papercommons.data.sampling import batch_loader
 from papercommons.data.word_parts import divide_words
 from papercommons.data.words import Words, open_words
 from torch import Tensor
@@ -213,16 +213,13 @@ class WordData(LightningDataModule):
         return self._loader(ImageDataset(self.images, self.writer_numbers, everything))
 
     def _loader(self, dataset: Dataset[Any], *, shuffle: bool = False) -> DataLoader[Any]:
-        size = len(dataset)  # type: ignore[arg-type]
-        return DataLoader(
+        return batch_loader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(size, shuffle=shuffle, seed=self.seed),
-            collate_fn=_as_it_is,
-            drop_last=shuffle and size > self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            whole=True,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
         )
 
 
@@ -233,7 +230,3 @@ def load_images(words: Words, in_channels: int) -> Tensor:
         DataError: see `papercommons.data.words.Words.load`.
     """
     return torch.from_numpy(words.load())[:, None].expand(-1, in_channels, -1, -1)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from papercommons.data.pairs import Pairs
-from papercommons.data.sampling import EpochSampler, mix_seeds
+from papercommons.data.sampling import batch_loader, mix_seeds
 from papercommons.data.word_parts import divide_words
 from papercommons.data.words import Words, open_words
 from torch import Tensor
@@ -184,15 +184,13 @@ class PairData(LightningDataModule):
         return self._loader(PairDataset(self.images, self.pairs["test"], self.prompt))
 
     def _loader(self, dataset: PairDataset, *, shuffle: bool = False) -> DataLoader[Any]:
-        return DataLoader(
+        return batch_loader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=self.seed),
-            collate_fn=_as_it_is,
-            drop_last=shuffle and len(dataset) > self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            whole=True,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
         )
 
 
@@ -218,7 +216,3 @@ def ablate_pairs(
         raise ValueError(f"kind must be blank or shuffle, got {kind!r}")
     other = shuffled(len(pairs), seed)
     return images, Pairs(pairs.left[other], pairs.right[other], pairs.same)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

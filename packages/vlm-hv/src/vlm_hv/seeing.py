@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from papercommons.cli import RunOptions
 from papercommons.data.pairs import Pairs, make_pairs
-from papercommons.data.sampling import EpochSampler
+from papercommons.data.sampling import batch_loader
 from papercommons.training import fit
 from torch import Tensor
 from torch.nn import functional as F
@@ -140,13 +140,8 @@ class WriterData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the shuffled pairs; a last, smaller batch is left out."""
-        return DataLoader(
-            self.dataset,
-            batch_size=min(self.batch_size, len(self.dataset)),
-            sampler=EpochSampler(len(self.dataset), shuffle=True, seed=self.seed),
-            collate_fn=_as_it_is,
-            drop_last=True,
-        )
+        size = min(self.batch_size, len(self.dataset))
+        return batch_loader(self.dataset, batch_size=size, seed=self.seed, shuffle=True, whole=True)
 
 
 class TowerModule(LightningModule):
@@ -207,7 +202,3 @@ def teach_tower(
     epochs = -(-steps // len(images.train_dataloader()))
     fit(TowerModule(verifier), images, epochs=epochs, run=run)
     return verifier
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

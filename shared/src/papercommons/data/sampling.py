@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -68,6 +69,43 @@ class EpochSampler(Sampler[tuple[int, int]]):
             order = torch.cat([order, order[: len(self) * world_size - self.size]])
         epoch = self.epoch
         yield from ((epoch, index) for index in order[rank::world_size].tolist())
+
+
+def batch_loader(
+    dataset: Dataset[Any],
+    *,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = False,
+    whole: bool = False,
+    num_workers: int = 0,
+) -> DataLoader[Any]:
+    """Return a loader of the batches that a dataset makes itself.
+
+    Args:
+        dataset: with ``__len__``, and ``__getitems__`` that turns (epoch, index) pairs of
+            `EpochSampler` into one batch.
+        batch_size: items per batch and process, >= 1.
+        seed: of the order.
+        shuffle: a new order each epoch.
+        whole: while shuffling, leave out a last, smaller batch, unless it is the only one.
+        num_workers: processes that prepare batches.
+    """
+    size = len(dataset)  # type: ignore[arg-type]
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(size, shuffle=shuffle, seed=seed),
+        collate_fn=_as_it_is,
+        drop_last=whole and shuffle and size > batch_size,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def mix_seeds(*parts: int) -> int:

@@ -36,6 +36,11 @@ class Speed(NamedTuple):
     ratio_low: float
     ratio_high: float
 
+    def ratios(self) -> dict[str, float]:
+        """Return what a table of measurements says: ratio, lowest and highest, two decimals."""
+        found = {"ratio": self.ratio, "lowest": self.ratio_low, "highest": self.ratio_high}
+        return {name: round(value, 2) for name, value in found.items()}
+
 
 def compare_speed(
     ours: Callable[[], object],
