@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from papercommons.metrics.verification import equal_error_rate, roc_auc
+from papercommons.metrics.pair_scores import PairScores
 from papercommons.optimization import stop_if_diverged, with_warmup_cosine
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import CatMetric
 
 from ssl_hv.augment import Augment, handwriting, paper
 from ssl_hv.data import ImageBatch, PairBatch
@@ -29,7 +28,7 @@ class JudgedOnPairs(LightningModule):
     def __init__(self, verifier: SiameseVerifier) -> None:
         super().__init__()
         self.verifier = verifier
-        self.seen_scores, self.seen_same = CatMetric(), CatMetric()
+        self.seen = PairScores()
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the scores of pairs, shape (N,)."""
@@ -38,18 +37,12 @@ class JudgedOnPairs(LightningModule):
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Keep the scores of one batch."""
-        self.seen_scores.update(self(batch.left, batch.right).float())
-        self.seen_same.update(batch.same.float())
+        self.seen.update(self(batch.left, batch.right), batch.same)
 
     def on_validation_epoch_end(self) -> None:
         """Log AUC and equal error rate over all pairs, of all processes."""
-        seen: Any = self.seen_scores.compute()
-        truth: Any = self.seen_same.compute()
-        scores, same = seen.double().cpu().numpy(), truth.long().cpu().numpy()
-        self.log("val/auc", float(roc_auc(scores, same)))
-        self.log("val/eer", float(equal_error_rate(scores, same)[0]))
-        self.seen_scores.reset()
-        self.seen_same.reset()
+        self.log_dict({f"val/{name}": value for name, value in self.seen.compute().items()})
+        self.seen.reset()
 
     def on_train_epoch_end(self) -> None:
         """End the run if a loss is not finite."""

@@ -8,12 +8,11 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
 from papercommons.errors import DataError
-from papercommons.metrics.verification import equal_error_rate, roc_auc
+from papercommons.metrics.pair_scores import PairScores
 from papercommons.optimization import stop_if_diverged, with_warmup_cosine
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
-from torchmetrics import CatMetric
 
 from vlm_hv.data import PairBatch
 from vlm_hv.scoring import last_logits
@@ -94,7 +93,7 @@ class VLMHVModule(LightningModule):
         self.verifier, self.tune = verifier.train(), tune
         self.lr = lr if lr is not None else {"lora": 2e-4, "full": 1e-3}[tune]
         self.weight_decay, self.warmup = weight_decay, warmup
-        self.seen_scores, self.seen_same = CatMetric(), CatMetric()
+        self.seen = PairScores()
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the log-odds of same, float32, shape (B,); see `PairPrompt.encode`."""
@@ -122,18 +121,12 @@ class VLMHVModule(LightningModule):
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Keep the scores of one batch."""
-        self.seen_scores.update(self(batch.inputs))
-        self.seen_same.update(batch.same.float())
+        self.seen.update(self(batch.inputs), batch.same)
 
     def on_validation_epoch_end(self) -> None:
         """Log AUC and equal error rate over all pairs, of all processes."""
-        seen: Any = self.seen_scores.compute()
-        truth: Any = self.seen_same.compute()
-        scores, same = seen.double().cpu().numpy(), truth.long().cpu().numpy()
-        self.log("val/auc", float(roc_auc(scores, same)))
-        self.log("val/eer", float(equal_error_rate(scores, same)[0]))
-        self.seen_scores.reset()
-        self.seen_same.reset()
+        self.log_dict({f"val/{name}": value for name, value in self.seen.compute().items()})
+        self.seen.reset()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW over what is trained, and its schedule, stepped after each batch."""
