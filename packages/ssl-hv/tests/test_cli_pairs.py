@@ -239,6 +239,7 @@ DATA = ("--data", ".")
         ("pretrain", (*DATA, "--warmup", "1"), "--warmup must be in [0, 1)"),
         ("pretrain", (*DATA, "--resize", "8"), "--resize must be >= 16, got 8"),
         ("pretrain", (*DATA, "--precision", "64-true"), "--precision 64-true is not for word"),
+        ("pretrain", (*DATA, "--method", "vae", "--positives", "page"), "vae compares no views"),
         ("pretrain", DATA, "no images in it"),
         ("pretrain", (), "needs --data"),
         ("train", ("--data", "nowhere"), "nowhere: no such folder"),

@@ -11,7 +11,7 @@ from papercommons.data.pairs import make_pairs, read_pairs, write_pairs
 from papercommons.data.word_parts import default_split
 from papercommons.data.words import open_words
 from papercommons.errors import DataError
-from ssl_hv.data import WordData
+from ssl_hv.data import Partners, WordData
 
 
 def writers_of(data, part):
@@ -64,7 +64,8 @@ def test_more_dev_writers_leave_fewer_to_train_on(opened):
 def test_image_batches_hold_what_their_indices_say(opened, channels):
     data = WordData(opened, batch_size=8, in_channels=channels)
     seen = []
-    for images, writers, indices in data.train_dataloader():
+    for images, writers, indices, partners in data.train_dataloader():
+        assert partners is images
         assert (images.dtype, images.shape) == (torch.uint8, (8, channels, 64, 64))
         for image, writer, place in zip(images, writers, indices.tolist(), strict=True):
             for channel in image:
@@ -222,3 +223,42 @@ def test_too_few_writers_are_told(write_words, tmp_path):
         WordData(str(root))
     with pytest.raises(DataError, match="no split 'unseen'"):
         WordData(str(root), split="unseen")
+
+
+def test_partners_are_other_words_of_the_same_page(tmp_path, write_pack):
+    write_pack(tmp_path, writers=12, unseen=3, samples=4)
+    data = WordData(str(tmp_path), batch_size=8, positives="page", seed=3)
+    words = data.words
+    place_of = {words.read(place).tobytes(): place for place in range(len(words))}
+    loader, seen = data.train_dataloader(), {}
+    for epoch in range(6):
+        loader.sampler.set_epoch(epoch)
+        for images, _, indices, partners in loader:
+            assert images.shape == partners.shape
+            for place, partner in zip(indices.tolist(), partners, strict=True):
+                other = place_of[partner[0].numpy().tobytes()]
+                assert other != place
+                page = words.writers[place], words.pages[place]
+                assert (words.writers[other], words.pages[other]) == page
+                seen.setdefault(place, set()).add(other)
+    assert max(map(len, seen.values())) == 3  # each of the others, in some epoch
+    again = next(iter(data.train_dataloader()))
+    assert torch.equal(again.partners, next(iter(data.train_dataloader())).partners)
+
+
+def test_partners_come_evenly_and_a_single_word_is_its_own():
+    partners = Partners(["b", "a", "b", "b", "c", "a"])
+    assert partners.alone == 1
+    generator = np.random.default_rng(0)
+    drawn = np.array([partners.draw(np.arange(6), generator) for _ in range(600)])
+    assert set(drawn[:, 4]) == {4}
+    assert set(drawn[:, 1]) == {5}
+    counts = np.bincount(drawn[:, 0], minlength=6)
+    assert counts[[0, 1, 4, 5]].sum() == 0
+    assert 240 < counts[2] < 360
+
+
+def test_pages_must_be_known(opened):
+    data = WordData(opened, batch_size=8, positives="page")
+    with pytest.raises(DataError, match="need the page of every word"):
+        data.train_dataloader()

@@ -12,7 +12,7 @@ from ssl_hv.data import WordData
 from ssl_hv.encoders import create_encoder
 from ssl_hv.lightning import PRETRAINING, VICRegModule
 from ssl_hv.pretraining import choose_encoder, picture_sections
-from ssl_hv.recipes import METHODS, PAPER, Recipe, recipe_of
+from ssl_hv.recipes import COMPARING, METHODS, PAPER, Recipe, recipe_of
 from ssl_hv.saved import load_encoder
 from ssl_hv.verifier import as_ink
 from torch.optim import SGD, AdamW
@@ -125,6 +125,13 @@ def test_each_view_is_another_and_generative_methods_see_the_word():
                 module.objective, "local_views", 0
             )
             assert not torch.equal(views[0], views[1])
+
+
+def test_every_other_view_is_of_the_partner():
+    word, partner = torch.zeros(2, 1, 32, 32), torch.ones(2, 1, 32, 32)
+    for method in COMPARING:
+        views = make(method, augmentation="none").views(word, partner)
+        assert [float(view.mean()) for view in views] == [k % 2 for k in range(len(views))], method
 
 
 def test_dino_sees_two_whole_words_and_six_parts():

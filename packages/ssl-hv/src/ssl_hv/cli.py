@@ -12,7 +12,7 @@ from papercommons.files import check_out, find_saved
 from papercommons.report import Result
 
 from ssl_hv.options import LabelOptions, RecipeOptions, WordOptions
-from ssl_hv.recipes import METHODS
+from ssl_hv.recipes import GENERATIVE, METHODS
 
 
 def pretrain(
@@ -22,6 +22,7 @@ def pretrain(
     encoder: str | None = None,
     width: int | None = None,
     channels: Literal[1, 3] = 1,
+    positives: Literal["word", "page"] = "word",
     out: str = "runs/ssl-hv-pretrain",
     words: WordOptions = WordOptions(),
     recipe: RecipeOptions = RecipeOptions(),
@@ -37,6 +38,8 @@ def pretrain(
             their own; the preset's if not given.
         width: channels of the first stage of resnet-layout; the preset's if not given.
         channels: 1, or 3 equal ones as the published scripts have.
+        positives: what methods that compare views take for alike: two views of one word, or (page)
+            of two words of one page, known to be of one hand: a weak label, where pages are known.
         out: new folder for checkpoints, metrics.csv, export/, result.json and report.html.
         words: the images.
         recipe: the recipe.
@@ -46,13 +49,17 @@ def pretrain(
         raise ValueError(
             f"--method: no {method}{nearest(method, METHODS)}; there are {', '.join(METHODS)}"
         )
+    if positives == "page" and method in GENERATIVE:
+        raise ValueError(f"--positives page: {method} compares no views; use --positives word")
     check_data(data)
     check_width(width, encoder)
     check_precision(run)
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=[data])
     from ssl_hv.pretraining import pretrain_encoder
 
-    return pretrain_encoder(data, method, encoder, width, channels, out, words, recipe, run)
+    return pretrain_encoder(
+        data, method, encoder, width, channels, positives, out, words, recipe, run
+    )
 
 
 def train(

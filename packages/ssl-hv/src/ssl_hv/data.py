@@ -6,6 +6,7 @@ augmentation runs on the whole batch where the network is. The order follows fro
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -16,8 +17,11 @@ from papercommons.data.pairs import Pairs
 from papercommons.data.sampling import batch_loader
 from papercommons.data.word_parts import divide_words
 from papercommons.data.words import Words, open_words
+from papercommons.errors import DataError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+log = logging.getLogger("papercommons")
 
 MOST_VAL_PAIRS = 2000  # each costs two images; calibration takes all
 
@@ -30,11 +34,14 @@ class ImageBatch(NamedTuple):
         writers: class number of each writer among the labelled training writers, -1 for others,
             int64, shape (B,).
         indices: place of each image in the set, int64, shape (B,).
+        partners: what each image is compared with in pre-training: itself, or another word of its
+            page; uint8, shape (B, C, H, W).
     """
 
     images: Tensor
     writers: Tensor
     indices: Tensor
+    partners: Tensor
 
 
 class PairBatch(NamedTuple):
@@ -58,19 +65,61 @@ class ImageDataset(Dataset[ImageBatch]):
         images: uint8, shape (N, C, H, W).
         writers: class numbers, int64, shape (N,).
         indices: places of those wanted.
+        groups: one per place wanted; a partner is drawn from the others of its group, anew in each
+            epoch. None: every image is its own partner.
+        seed: of the partners.
     """
 
-    def __init__(self, images: Tensor, writers: Tensor, indices: Sequence[int]) -> None:
-        self.images, self.writers = images, writers
+    def __init__(
+        self,
+        images: Tensor,
+        writers: Tensor,
+        indices: Sequence[int],
+        groups: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.images, self.writers, self.seed = images, writers, seed
         self.indices = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        self.partners = None if groups is None else Partners(groups)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitems__(self, items: Sequence[tuple[int, int]]) -> ImageBatch:
         """Return the batch of (epoch, number in `indices`) pairs."""
-        places = self.indices[[number for _, number in items]]
-        return ImageBatch(self.images[places], self.writers[places], places)
+        numbers = np.array([number for _, number in items])
+        places = self.indices[numbers]
+        images = partners = self.images[places]
+        if self.partners is not None:
+            generator = np.random.default_rng([self.seed, items[0][0], items[0][1]])
+            partners = self.images[self.indices[self.partners.draw(numbers, generator)]]
+        return ImageBatch(images, self.writers[places], places, partners)
+
+
+class Partners:
+    """Draws other members of the same group.
+
+    Args:
+        groups: name of the group of each item.
+
+    Attributes:
+        alone: number of items whose group has no other; they are their own partners.
+    """
+
+    def __init__(self, groups: Sequence[str]) -> None:
+        _, number = np.unique(np.asarray(groups), return_inverse=True)
+        self.order = np.argsort(number, kind="stable")
+        sizes = np.bincount(number)
+        self.first, self.size = (np.cumsum(sizes) - sizes)[number], sizes[number]
+        self.rank = np.empty_like(self.order)
+        self.rank[self.order] = np.arange(len(self.order))
+        self.alone = int((self.size == 1).sum())
+
+    def draw(self, items: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Return an item of the same group for each, another one where there is one, shape (B,)."""
+        first, size = self.first[items], self.size[items]
+        step = 1 + generator.integers(0, np.maximum(size - 1, 1))
+        return self.order[first + (self.rank[items] - first + step) % size]
 
 
 class PairDataset(Dataset[PairBatch]):
@@ -103,6 +152,8 @@ class WordData(LightningDataModule):
         data: folder, see `papercommons.data.words.open_words`; or words already opened.
         batches: what training sees: ``images`` (all of the training part, unlabelled), ``pairs``
             or ``writers`` (both of the labelled training writers alone).
+        positives: what ``images`` are compared with: ``word``, the word itself, or ``page``,
+            another word of its page (known to be of one writer: a weak label).
         split: see `papercommons.data.words.split_words`; ``auto`` is unseen for CEDAR AND, the
             folder's own where it has one, else by writer.
         variant: clean, or all with CEDAR's wrong words.
@@ -137,6 +188,7 @@ class WordData(LightningDataModule):
         data: str | Words,
         *,
         batches: Literal["images", "pairs", "writers"] = "images",
+        positives: Literal["word", "page"] = "word",
         split: str = "auto",
         variant: Literal["clean", "all"] = "clean",
         writer_fraction: float = 1.0,
@@ -158,6 +210,7 @@ class WordData(LightningDataModule):
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, got {in_channels}")
         self.batches, self.batch_size, self.seed = batches, batch_size, seed
+        self.positives = positives
         self.num_workers = num_workers
         words = data
         if not isinstance(words, Words):
@@ -190,8 +243,11 @@ class WordData(LightningDataModule):
         """Return shuffled training batches; a last, smaller one is left out."""
         if self.batches == "pairs":
             return self._loader(PairDataset(self.images, self.pairs["train"]), shuffle=True)
-        part = "unlabelled" if self.batches == "images" else "train"
-        dataset = ImageDataset(self.images, self.writer_numbers, self.parts[part])
+        places = self.parts["unlabelled" if self.batches == "images" else "train"]
+        groups = self._pages(places) if self.positives == "page" else None
+        dataset = ImageDataset(self.images, self.writer_numbers, places, groups, self.seed)
+        if dataset.partners is not None and dataset.partners.alone:
+            log.info("words alone on their page, their own partners: %d", dataset.partners.alone)
         return self._loader(dataset, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -211,6 +267,15 @@ class WordData(LightningDataModule):
         """Return all images, in order."""
         everything = range(len(self.words))
         return self._loader(ImageDataset(self.images, self.writer_numbers, everything))
+
+    def _pages(self, places: Sequence[int]) -> list[str]:
+        words = self.words
+        if not all(words.pages[place] for place in places):
+            raise DataError(
+                f"{words.root}: positives of one page need the page of every word; CEDAR AND, CVL "
+                "and IAM name it, plain folders do not: use --positives word"
+            )
+        return [f"{words.writers[place]}/{words.pages[place]}" for place in places]
 
     def _loader(self, dataset: Dataset[Any], *, shuffle: bool = False) -> DataLoader[Any]:
         return batch_loader(

@@ -82,9 +82,15 @@ class PretrainModule(LightningModule):
         embeddings: Tensor = self.encoder(as_ink(images))
         return embeddings
 
-    def views(self, images: Tensor) -> list[Tensor]:
-        """Return what the objective compares: random views of float images with ink = 1."""
-        return [self._view(images) for _ in range(self.objective.views)]
+    def views(self, images: Tensor, partners: Tensor | None = None) -> list[Tensor]:
+        """Return what the objective compares: random views of float images with ink = 1.
+
+        Args:
+            images: float, shape (N, C, H, W).
+            partners: likewise; every other view is of these. The images themselves if not given.
+        """
+        shown = images, images if partners is None else partners
+        return [self._view(shown[number % 2]) for number in range(self.objective.views)]
 
     def _view(self, images: Tensor, **local: Any) -> Tensor:
         if self.augmentation == "none":
@@ -95,7 +101,8 @@ class PretrainModule(LightningModule):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        parts: dict[str, Tensor] = self.objective(self.views(as_ink(batch.images)))
+        views = self.views(as_ink(batch.images), as_ink(batch.partners))
+        parts: dict[str, Tensor] = self.objective(views)
         self.log_parts(parts, len(batch.images))
         return parts["loss"]
 
@@ -153,14 +160,15 @@ class DINOModule(PretrainModule):
 
     method, objective_class = "dino", DINO
 
-    def views(self, images: Tensor) -> list[Tensor]:
+    def views(self, images: Tensor, partners: Tensor | None = None) -> list[Tensor]:
         """Return the global views, then the local ones, at half the side."""
         side = images.shape[-1] // 2
         local: dict[str, Any] = {"size": side, "share": 0.6}
         if self.augmentation == "paper":
             local = {"size": side, "scale": (0.05, 0.4)}
-        crops = [self._view(images, **local) for _ in range(self.objective.local_views)]
-        return [*super().views(images), *crops]
+        shown = images, images if partners is None else partners
+        crops = [self._view(shown[k % 2], **local) for k in range(self.objective.local_views)]
+        return [*super().views(images, partners), *crops]
 
 
 class BarlowTwinsModule(PretrainModule):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from papercommons.cli import RunOptions
@@ -28,11 +28,16 @@ from ssl_hv.verifier import SiameseVerifier, as_ink
 
 log = logging.getLogger("papercommons")
 
-LIMITS = (
-    "No label was used, so nothing here is a verdict: ssl-hv-train makes a verifier of the "
-    "encoder. The AUC needs the writers of some training words; it is only looked at and chooses "
-    "nothing."
+LOOKED_AT = (
+    "The AUC needs the writers of some training words; it is only looked at and chooses nothing."
 )
+LIMITS = {
+    "word": "No label was used, so nothing here is a verdict: ssl-hv-train makes a verifier of the "
+    f"encoder. {LOOKED_AT}",
+    "page": "Words of one page were taken to be of one hand: a weak label, so this is not "
+    "self-supervision as the paper means it. Nothing here is a verdict: ssl-hv-train makes a "
+    f"verifier of the encoder. {LOOKED_AT}",
+}
 COMPARING = ("resnet18", "resnet-layout", "vit-b32", "vit-tiny")
 OWN_ENCODER = {"mae": "vit", "aim": "vit", "bigan": "bigan", "flow": "flow"}
 TINY: dict[str, dict[str, int]] = {
@@ -54,6 +59,7 @@ def pretrain_encoder(
     encoder: str | None,
     width: int | None,
     channels: int,
+    positives: Literal["word", "page"],
     out: str,
     words: WordOptions,
     options: RecipeOptions,
@@ -67,6 +73,7 @@ def pretrain_encoder(
         encoder: name of an encoder; the preset's if not given.
         width: of resnet-layout; the preset's if not given.
         channels: of the images.
+        positives: what a word is compared with, see `WordData`.
         out: folder of the run.
         words: the images.
         options: the recipe.
@@ -93,6 +100,7 @@ def pretrain_encoder(
     data_module = WordData(
         data,
         batches="images",
+        positives=positives,
         **asdict(words),
         batch_size=values["batch_size"],
         seed=run.seed,
@@ -110,7 +118,8 @@ def pretrain_encoder(
         method, encoder, encoder_options, recipe, options, values["warmup"], preset, size
     )
     settings: dict[str, Any] = {"data": data, "method": method, "encoder": encoder}
-    settings |= {"width": width, "channels": channels, "out": out, **asdict(words), **values}
+    settings |= {"width": width, "channels": channels, "positives": positives, "out": out}
+    settings |= {**asdict(words), **values}
     settings |= {"views": recipe.views, "augment": module.augmentation, **run.settings()}
     folder = begin_run(settings, run)
     if run.compile:
@@ -136,7 +145,7 @@ def pretrain_encoder(
             "parameters": sum(p.numel() for p in module.encoder.parameters()),
         },
         settings={**settings, "split": data_module.split},
-        limits=LIMITS,
+        limits=LIMITS[positives],
         data_hash=data_module.words.digest,
         device=describe_device(device),
         notes=[f"left out: {name}" for name in data_module.words.bad],

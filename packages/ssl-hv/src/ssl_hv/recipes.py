@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-METHODS = (
+COMPARING = (
     "simclr",
     "moco",
     "byol",
@@ -14,12 +14,9 @@ METHODS = (
     "dino",
     "barlow-twins",
     "vicreg",
-    "vae",
-    "mae",
-    "aim",
-    "bigan",
-    "flow",
 )
+GENERATIVE = ("vae", "mae", "aim", "bigan", "flow")
+METHODS = (*COMPARING, *GENERATIVE)
 
 
 @dataclass(frozen=True)
