@@ -132,8 +132,11 @@ def test_ablation_gap() -> None:
     assert gap.value == pytest.approx(0.5 - 0.5)
     blind = [r | {"decision": U} for r in HAND]
     gap = ablation_gap(HAND, blind[:6])
-    assert gap.value == pytest.approx(4 / 6)
+    assert gap.value == pytest.approx((3 / 5 + 1) / 2)
     assert gap.low <= gap.value <= gap.high
+    lopsided = [record(k, int(k < 5), S) for k in range(6)]  # five of one kind, one of the other
+    perfect = [r | {"decision": S if r["label"] else D} for r in lopsided]
+    assert ablation_gap(perfect, lopsided).value == 0.5
     same = ablation_gap(HAND, HAND)
     assert (same.value, same.low, same.high) == (0, 0, 0)
     with pytest.raises(DataError, match="no pair in common"):

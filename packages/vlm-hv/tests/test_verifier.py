@@ -7,7 +7,6 @@ import pytest
 import torch
 from papercommons.errors import DataError
 from papercommons.metrics.calibration import fit_calibration
-from papercommons.metrics.verification import accuracy_threshold
 from PIL import Image
 from vlm_hv.lightning import add_lora
 from vlm_hv.loading import Loaded
@@ -96,7 +95,8 @@ def test_verdicts_follow_from_log_odds_threshold_and_calibration():
     verifier.calibrate(odds, same)
     calibration = fit_calibration(odds, same)
     assert verifier.calibration == calibration
-    assert verifier.threshold == accuracy_threshold(odds, same)
+    assert calibration.llr(verifier.threshold) == pytest.approx(0, abs=1e-9)
+    assert calibration.slope > 0
     for verdict, value in zip(verifier.predict(left, right), odds, strict=True):
         assert verdict.log_odds == pytest.approx(value, abs=1e-5)
         assert verdict.score == pytest.approx(1 / (1 + np.exp(-value)), abs=1e-5)

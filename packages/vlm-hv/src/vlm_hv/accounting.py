@@ -141,9 +141,10 @@ def account(records: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> A
 def ablation_gap(
     records: Sequence[Record], control: Sequence[Record], *, draws: int = 1000, seed: int = 0
 ) -> Metric:
-    """Return accuracy (unknown = wrong) minus that of a control, over the pairs that both have.
+    """Return balanced accuracy (unknown = wrong) minus a control's, over the pairs both have.
 
-    Near 0 means that the pictures do not matter: they may never have reached the model.
+    Near 0 means that the pictures do not matter: they may never have reached the model. Both kinds
+    of pair weigh the same, in every resample too: a control that always says one thing is at 1/2.
 
     Args:
         records: of the run itself.
@@ -163,8 +164,12 @@ def ablation_gap(
     gains = np.array(
         [_is_right(o, s) - _is_right(c, s) for o, c, s in zip(own, other, same, strict=True)]
     )
-    weights = _weights(own, draws, seed)
-    return _metric(lambda w: (w @ gains) / w.sum(1), len(gains), weights)
+    kinds = [same == kind for kind in np.unique(same)]
+    return _metric(
+        lambda w: np.mean([(w[:, k] @ gains[k]) / w[:, k].sum(1) for k in kinds], axis=0),
+        len(gains),
+        _weights(own, draws, seed),
+    )
 
 
 def _identity(record: Record) -> tuple[int, str, str]:

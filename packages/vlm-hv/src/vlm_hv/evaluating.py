@@ -288,7 +288,7 @@ def notes_of(found: Sequence[Judged], gaps: Sequence[Mapping[str, Any]]) -> list
         known = not np.isnan(gap["low"])
         around = f" ({gap['low']:+.4f} to {gap['high']:+.4f})" if known else ""
         lines.append(
-            f"{gap['run']}: accuracy minus that of its control {gap['control']} is "
+            f"{gap['run']}: balanced accuracy minus that of its control {gap['control']} is "
             f"{gap['gap']:+.4f}{around}"
             + (": THE PICTURES MAY MAKE NO DIFFERENCE" if known and gap["low"] <= 0 else "")
         )

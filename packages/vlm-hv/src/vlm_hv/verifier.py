@@ -15,7 +15,6 @@ import torch
 from papercommons.errors import DataError, reason
 from papercommons.files import write_json, write_text
 from papercommons.metrics.calibration import Calibration, fit_calibration
-from papercommons.metrics.verification import accuracy_threshold
 from papercommons.versions import installed_version
 from torch import Tensor, nn
 
@@ -194,7 +193,7 @@ class VLMVerifier(nn.Module):
         ]
 
     def calibrate(self, log_odds: np.ndarray, same: np.ndarray) -> None:
-        """Set calibration and threshold.
+        """Set the calibration, and the threshold where its likelihood ratio is 1.
 
         Args:
             log_odds: of pairs of writers that were not trained on, as `predict` averages them,
@@ -204,8 +203,8 @@ class VLMVerifier(nn.Module):
         Raises:
             ValueError: see `papercommons.metrics.calibration.fit_calibration`.
         """
-        self.calibration = fit_calibration(log_odds, same)
-        self.threshold = accuracy_threshold(log_odds, same)
+        found = self.calibration = fit_calibration(log_odds, same)
+        self.threshold = -found.intercept / found.slope if found.slope else 0.0
 
     def save_pretrained(self, folder: str | Path, **about: Any) -> Path:
         """Write weights (of an adapter alone, where there is one), processor, settings and a card.
