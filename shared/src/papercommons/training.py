@@ -25,6 +25,7 @@ from papercommons.cli import DeviceOptions, RunOptions, show_progress
 from papercommons.data.sampling import mix_seeds
 from papercommons.errors import DataError, nearest, reason
 from papercommons.files import prepare_out, write_csv
+from papercommons.report import Section, curves_png
 
 _MAY_CHANGE = ("num_workers", "devices", "accelerator", "strategy", "compile", "trainer")
 
@@ -65,6 +66,27 @@ class History(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of the run that is resumed."""
         self.rows = list(state_dict["rows"])
+
+
+def history_section(
+    rows: Sequence[Mapping[str, float]],
+    panels: Mapping[str, Sequence[str]],
+    *,
+    caption: str = "Means over each epoch",
+) -> Section:
+    """Return the curves of a run.
+
+    Args:
+        rows: logged numbers, one row per epoch, at least one; see `History`.
+        panels: title -> names of numbers; those that the last epoch has not are left out.
+        caption: of the figure.
+    """
+    found = {
+        title: {name: [row.get(name) for row in rows] for name in names if name in rows[-1]}
+        for title, names in panels.items()
+    }
+    drawn = curves_png({title: curves for title, curves in found.items() if curves})
+    return Section("Training", figure=drawn, caption=caption)
 
 
 class EpochSeed(Callback):

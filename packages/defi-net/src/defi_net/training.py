@@ -14,8 +14,14 @@ from papercommons.cli import RunOptions
 from papercommons.errors import DataError
 from papercommons.files import is_first_process
 from papercommons.metrics.localization import PROTOCOLS
-from papercommons.report import Result, Section, curves_png, describe_device, write_report
-from papercommons.training import begin_run, fit, may_use_cuda, seed_everything
+from papercommons.report import Result, Section, describe_device, write_report
+from papercommons.training import (
+    begin_run,
+    fit,
+    history_section,
+    may_use_cuda,
+    seed_everything,
+)
 
 from defi_net.calibrating import FIXED, ImageThreshold, choose_threshold
 from defi_net.data import InpaintingData
@@ -34,6 +40,12 @@ from defi_net.saved import LIMITS
 log = logging.getLogger("papercommons")
 
 PACKAGE = "defi-net"
+CURVES = {
+    "loss": ("train/loss", "val/loss"),
+    "parts of the loss": ("train/mask_loss", "train/edge_loss"),
+    "val": ("val/auc", "val/f1", "val/iou", "val/fpr"),
+}
+MEANS = "Means over each epoch; training photographs are augmented."
 NO_VAL = "THERE IS NO VAL SPLIT: no best.ckpt, and the last epoch is what is saved"
 
 
@@ -164,7 +176,7 @@ def train_network(
     result.files |= {"last": str(folder / "last.ckpt"), "export": str(folder / "export")}
     if (folder / "best.ckpt").is_file():
         result.files["best"] = str(folder / "best.ckpt")
-    sections = [history_section(history.rows), split_section(found)]
+    sections = [history_section(history.rows, CURVES, caption=MEANS), split_section(found)]
     model.to(device)
     judge_and_write(localizer, samples, image, result, sections, read, run.seed, folder)
     return result
@@ -249,28 +261,6 @@ def warnings_of(data: InpaintingData, split: str) -> list[str]:
     if split == "val":
         lines.append("there is no test split: these numbers are of the val split, which chose")
     return [*lines, *(f"left out: {name}" for name in data.skipped)]
-
-
-def history_section(history: Sequence[dict[str, float]]) -> Section:
-    """Return the curves of training.
-
-    Args:
-        history: one row per epoch, at least one.
-    """
-    panels: dict[str, dict[str, list[float | None]]] = {}
-    for title, names in {
-        "loss": ("train/loss", "val/loss"),
-        "parts of the loss": ("train/mask_loss", "train/edge_loss"),
-        "val": ("val/auc", "val/f1", "val/iou", "val/fpr"),
-    }.items():
-        curves = {n: [row.get(n) for row in history] for n in names if n in history[-1]}
-        if curves:
-            panels[title] = curves
-    return Section(
-        "Training",
-        figure=curves_png(panels),
-        caption="Means over each epoch; training photographs are augmented.",
-    )
 
 
 def split_section(data: InpaintingData) -> Section:

@@ -14,8 +14,14 @@ import torch
 from papercommons.checkpoint import read_torch_file
 from papercommons.cli import RunOptions
 from papercommons.files import atomic_path, is_first_process, write_text
-from papercommons.report import Result, Section, curves_png, describe_device, write_report
-from papercommons.training import begin_run, fit, may_use_cuda, seed_everything
+from papercommons.report import Result, Section, describe_device, write_report
+from papercommons.training import (
+    begin_run,
+    fit,
+    history_section,
+    may_use_cuda,
+    seed_everything,
+)
 from papercommons.versions import installed_version
 from torch import Tensor
 
@@ -226,7 +232,7 @@ def finish(
     made_by = f"gits-sampling-train, seed {seed}, {which}"
     about = {"made_by": made_by, "data_hash": images.data_hash, "classes": images.classes}
     save_network(module, folder / "export", **about, limits=LIMITS)
-    sections = [history_section(rows)]
+    sections = [history_section(rows, {"loss": ("train/loss", "val/loss")})]
     result.metrics = dict(result.metrics) | frechet_distances(module, images)
     if budgets:
         fitted = fit_network(folder, module, budgets, solver, search, result.device, seed)
@@ -321,15 +327,6 @@ def _spread(size: int, count: int) -> list[int]:
     """Return `count` places, evenly over `size`."""
     places: Tensor = torch.linspace(0, size - 1, count).round().long()
     return places.tolist()
-
-
-def history_section(rows: Sequence[Mapping[str, float]]) -> Section:
-    """Return the losses of a training run."""
-    names = [name for name in ("train/loss", "val/loss") if name in rows[-1]]
-    panel = {name: [row.get(name) for row in rows] for name in names}
-    return Section(
-        "Training", figure=curves_png({"loss": panel}), caption="Mean loss of each epoch"
-    )
 
 
 def card(module: GITSModule, about: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,14 @@ from papercommons.checkpoint import read_torch_file
 from papercommons.cli import RunOptions
 from papercommons.errors import DataError
 from papercommons.files import is_first_process
-from papercommons.report import Result, Section, curves_png, describe_device
-from papercommons.training import begin_run, fit, may_use_cuda, seed_everything
+from papercommons.report import Result, Section, describe_device
+from papercommons.training import (
+    begin_run,
+    fit,
+    history_section,
+    may_use_cuda,
+    seed_everything,
+)
 
 from nlran.data import CTData
 from nlran.evaluation import LABELS, result_rows
@@ -179,7 +184,15 @@ def train_network(
     if chosen is not last:
         result.files["best"] = str(folder / "best.ckpt")
     sections = [
-        _history_section(history.rows),
+        history_section(
+            history.rows,
+            {
+                "loss": ("train/loss", "val/loss"),
+                "accuracy": ("train/accuracy", "val/accuracy"),
+                "macro AUC and F1": ("val/auc", "val/f1"),
+            },
+            caption="Means over each epoch; training scans are augmented.",
+        ),
         *chosen.sections(),
         _split_section(ct),
     ]
@@ -292,23 +305,6 @@ def _monitor(data: CTData) -> tuple[str | None, str]:
         return None, "max"
     labels = {data.scans.scans[place].label for place in data.splits["val"]}
     return ("val/auc", "max") if len(labels) == len(data.classes) else ("val/loss", "min")
-
-
-def _history_section(history: Sequence[dict[str, float]]) -> Section:
-    panels: dict[str, dict[str, list[float | None]]] = {}
-    for title, names in {
-        "loss": ("train/loss", "val/loss"),
-        "accuracy": ("train/accuracy", "val/accuracy"),
-        "macro AUC and F1": ("val/auc", "val/f1"),
-    }.items():
-        curves = {n: [row.get(n) for row in history] for n in names if n in history[-1]}
-        if curves:
-            panels[title] = curves
-    return Section(
-        "Training",
-        figure=curves_png(panels),
-        caption="Means over each epoch; training scans are augmented.",
-    )
 
 
 def _split_section(data: CTData) -> Section:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.cli import DeviceOptions, RunOptions
-from papercommons.report import Result, Section, curves_png, write_report
-from papercommons.training import may_use_cuda
+from papercommons.report import Result, write_report
+from papercommons.training import history_section, may_use_cuda
 from torch import nn
 
 from rld_distill.data import DistillData
@@ -25,6 +25,16 @@ from rld_distill.zoo import list_models
 log = logging.getLogger("papercommons")
 
 PACKAGE = "rld-distill"
+CURVES = {
+    "accuracy": ("train/accuracy", "val/accuracy"),
+    "loss": ("train/loss", "train/ce", "train/scd", "train/mcd", "train/distill"),
+    "share where the teacher is wrong": ("train/teacher_wrong",),
+    "masked classes": ("train/masked",),
+}
+MEANS = (
+    "Means over each epoch. ce, scd and mcd stand without their weights; loss is the weighted, "
+    "warmed-up sum."
+)
 OF_THE_STUDENT = ("student", "teacher", "teacher_epochs", "warmup_epochs", "loss_options")
 LIMITS = (
     "Accuracy holds for images like those of the test split. The headline is the last epoch; "
@@ -231,7 +241,11 @@ def finish(
     result.files |= {"last": str(folder / "last.ckpt"), "export": str(folder / "export")}
     if outcome.best:
         result.files["best"] = str(folder / "best.ckpt")
-    sections = [history_section(outcome.history)]
+    hidden = ["train/distill"] if "train/scd" in outcome.history[-1] else []
+    if "train/distill" not in outcome.history[-1]:
+        hidden.append("train/ce")  # the same as the loss
+    curves = {title: [n for n in names if n not in hidden] for title, names in CURVES.items()}
+    sections = [history_section(outcome.history, curves, caption=MEANS)]
     sections += report_sections(
         outcome.logits,
         data.splits.test.labels,
@@ -242,34 +256,3 @@ def finish(
     write_report(folder / "report.html", result, sections)
     result.save(folder)
     return result
-
-
-def history_section(history: list[dict[str, float]]) -> Section:
-    """Return the curves of a run.
-
-    Args:
-        history: one row per epoch.
-    """
-    hidden = ["train/distill"] if "train/scd" in history[-1] else []
-    if "train/distill" not in history[-1]:
-        hidden.append("train/ce")  # the same as the loss
-    panels: dict[str, dict[str, list[float | None]]] = {}
-    for title, names in {
-        "accuracy": ("train/accuracy", "val/accuracy"),
-        "loss": ("train/loss", "train/ce", "train/scd", "train/mcd", "train/distill"),
-        "share where the teacher is wrong": ("train/teacher_wrong",),
-        "masked classes": ("train/masked",),
-    }.items():
-        curves = {
-            name.removeprefix("train/"): [row.get(name) for row in history]
-            for name in names
-            if name in history[-1] and name not in hidden
-        }
-        if curves:
-            panels[title] = curves
-    return Section(
-        "Training",
-        figure=curves_png(panels),
-        caption="Means over each epoch. ce, scd and mcd stand without their weights; loss is the "
-        "weighted, warmed-up sum.",
-    )

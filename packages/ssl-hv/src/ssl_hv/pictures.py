@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from papercommons.metrics.verification import embedding_spread, tippett
-from papercommons.report import Section, curves_png, figure_png, image_grid_png
+from papercommons.report import Section, figure_png, image_grid_png
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -218,18 +218,10 @@ def flatten(vectors: np.ndarray, method: str, *, seed: int = 0) -> np.ndarray:
     return found
 
 
-def history_section(rows: Sequence[Mapping[str, float]]) -> Section:
-    """Return the curves of a training run: one panel per split and number."""
+def curves_of(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[str, ...]]:
+    """Return the panels of a training run, one per logged number, the first four."""
     names = [name for name in rows[-1] if "/" in name]
-    losses = {name.removeprefix("train/"): [r.get(name) for r in rows] for name in names}
-    panels: dict[str, Any] = {}
-    for name, values in losses.items():
-        panels.setdefault("loss" if name == "loss" else name, {})[name] = values
-    return Section(
-        "Training",
-        figure=curves_png(dict(list(panels.items())[:4])),
-        caption="Logged numbers of each epoch",
-    )
+    return {name.removeprefix("train/"): (name,) for name in names[:4]}
 
 
 def comparison_png(

@@ -11,7 +11,13 @@ import torch
 from papercommons.cli import RunOptions
 from papercommons.files import is_first_process
 from papercommons.report import Result, Section, describe_device, image_grid_png, write_report
-from papercommons.training import begin_run, fit, may_use_cuda, seed_everything
+from papercommons.training import (
+    begin_run,
+    fit,
+    history_section,
+    may_use_cuda,
+    seed_everything,
+)
 
 from ssl_hv.data import WordData
 from ssl_hv.embedding import compute_device, embed
@@ -20,7 +26,7 @@ from ssl_hv.heads import CosineHead
 from ssl_hv.judging import PACKAGE, score_pairs
 from ssl_hv.lightning import PRETRAINING, PretrainModule
 from ssl_hv.options import RecipeOptions, WordOptions
-from ssl_hv.pictures import embedding_sections, history_section
+from ssl_hv.pictures import curves_of, embedding_sections
 from ssl_hv.recipes import LENGTH, Recipe, recipe_of
 from ssl_hv.saved import save_encoder
 from ssl_hv.training import describe
@@ -166,7 +172,7 @@ def pretrain_encoder(
     module.to(device)
     embeddings = embed(module.encoder, data_module.images, device=device)
     sections = [
-        history_section(history.rows),
+        history_section(history.rows, curves_of(history.rows)),
         *picture_sections(module, data_module),
         *embedding_sections(data_module.words, embeddings, data_module.parts["dev"]),
     ]

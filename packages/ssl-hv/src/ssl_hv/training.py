@@ -14,7 +14,13 @@ from papercommons.cli import RunOptions
 from papercommons.errors import DataError
 from papercommons.files import find_saved, is_first_process
 from papercommons.report import Result, describe_device
-from papercommons.training import begin_run, fit, may_use_cuda, seed_everything
+from papercommons.training import (
+    begin_run,
+    fit,
+    history_section,
+    may_use_cuda,
+    seed_everything,
+)
 from torch import Tensor
 
 from ssl_hv.data import WordData
@@ -29,7 +35,7 @@ from ssl_hv.judging import (
     write_judgement,
 )
 from ssl_hv.options import LabelOptions, RecipeOptions, WordOptions
-from ssl_hv.pictures import history_section
+from ssl_hv.pictures import curves_of
 from ssl_hv.recipes import LENGTH, TRAINING, Recipe
 from ssl_hv.saved import load_encoder
 from ssl_hv.shapes import check_size
@@ -181,7 +187,7 @@ def train_verifier(
         dev_ln_lr=remembered,
     )
     result.files["export"] = str(folder / "export")
-    sections = [history_section(rows)] if rows else []
+    sections = [history_section(rows, curves_of(rows))] if rows else []
     write_judgement(
         folder, result, found, data_module.words, data_module.images, embeddings, sections
     )

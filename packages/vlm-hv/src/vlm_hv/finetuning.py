@@ -13,8 +13,14 @@ from papercommons.checkpoint import read_torch_file
 from papercommons.cli import RunOptions
 from papercommons.data.pairs import Pairs
 from papercommons.files import is_first_process
-from papercommons.report import Result, Section, curves_png, describe_device
-from papercommons.training import begin_run, fit, may_use_cuda, seed_everything
+from papercommons.report import Result, describe_device
+from papercommons.training import (
+    begin_run,
+    fit,
+    history_section,
+    may_use_cuda,
+    seed_everything,
+)
 
 from vlm_hv import prompts
 from vlm_hv.cases import Images, from_pairs
@@ -41,6 +47,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "tiny": {"epochs": 1, "batch_size": 64, "max_pairs": 40_000, "accumulate": 1, "judged": 1000},
     "paper": {"epochs": 3, "batch_size": 4, "max_pairs": None, "accumulate": 4, "judged": None},
 }
+CURVES = {name: (name,) for name in ("train/loss", "val/auc", "val/eer")}
 TINY_LR = 3e-3
 MOST_DEV = 1000  # pairs to calibrate on
 PREDS_DEV = "preds_dev.jsonl"
@@ -144,7 +151,7 @@ def train_model(
         verifier, data_module, folder, result, test_limit or length["judged"], run.seed
     )
     images = Images(data_module.words.root, data_module.words)
-    sections = [history_section(history.rows)] if history.rows else []
+    sections = [history_section(history.rows, CURVES)] if history.rows else []
     write_run(folder, result, records, images, sections)
     return result
 
@@ -277,13 +284,3 @@ def _last(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     if rows and "train/loss" in rows[-1]:
         found["train_loss"] = rows[-1]["train/loss"]
     return found
-
-
-def history_section(rows: Sequence[dict[str, float]]) -> Section:
-    """Return the curves of a training run."""
-    names = [name for name in ("train/loss", "val/auc", "val/eer") if name in rows[-1]]
-    return Section(
-        "Training",
-        figure=curves_png({name: {name: [row.get(name) for row in rows]} for name in names}),
-        caption="Logged numbers of each epoch",
-    )
