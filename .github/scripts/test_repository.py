@@ -37,7 +37,7 @@ UNDECLARED = {"facenet_pytorch"}
 SHARED_MAY_NEED = {
     *("torch", "torchvision", "torchmetrics", "lightning", "numpy", "pillow", "matplotlib"),
     *("jsonargparse", "pyyaml", "rich", "safetensors", "huggingface-hub"),
-    *("av", "scikit-image", "pyarrow"),
+    *("av", "scikit-image", "pyarrow", "onnx", "onnxruntime", "onnxscript"),
     *("pytest", "hypothesis", "scikit-learn", "scipy"),  # the tests alone need these
 }
 # Where papercommons may import these; and what it imports late, so that its parts stay light.

@@ -13,6 +13,7 @@ from defi_net.localizing import Localizer
 from defi_net.model import DeFINet
 from defi_net.predicting import name_outputs
 from defi_net.reading import read_photo
+from papercommons.errors import DataError
 from PIL import Image
 
 
@@ -222,6 +223,27 @@ def test_onnx_says_the_same_at_any_size(call, run, tmp_path, capsys):
         wanted = DeFINet.from_pretrained(run).edge_and_probability(images)
     for one, other in zip(found, wanted, strict=True):
         assert np.abs(one - other.numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x + 0.1, lambda x: x * np.nan])
+def test_onnx_that_says_something_else_is_not_kept(tmp_path, wrong):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    import torch
+    from papercommons.onnx_export import write_onnx
+
+    images = torch.rand(2, 3, 4, 4)
+    how = {"outputs": ["y"], "dynamic": {0: torch.export.Dim("batch", min=1)}, "example": images}
+    network = torch.nn.Identity()
+    try:
+        write_onnx(network, tmp_path / "x.onnx", checked=[images], reference=lambda x: (x,), **how)
+    except DataError as error:
+        pytest.skip(str(error))
+    with pytest.raises(DataError, match=r"y\.onnx: not written: ONNX differs from torch"):
+        write_onnx(
+            network, tmp_path / "y.onnx", checked=[images], reference=lambda x: (wrong(x),), **how
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["x.onnx"]
 
 
 def test_the_page_looks_at_one_photograph(run, three):

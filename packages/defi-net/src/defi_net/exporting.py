@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from papercommons.errors import DataError, reason
-from papercommons.files import atomic_path, prepare_out
+from papercommons.files import prepare_out
+from papercommons.onnx_export import check_onnx, write_onnx
 from papercommons.report import Result
 from torch import Tensor, nn
 from torch.export import Dim
@@ -64,7 +62,7 @@ def export_network(checkpoint: str, out: str, formats: Sequence[str], overwrite:
     """
     model, config = load_network(checkpoint)
     if "onnx" in formats:
-        check_onnx()
+        check_onnx("defi-net")
     settings: dict[str, Any] = {"checkpoint": checkpoint, "out": out, "formats": list(formats)}
     folder = prepare_out(out, settings, overwrite=overwrite)
     files: dict[str, str] = {}
@@ -76,7 +74,7 @@ def export_network(checkpoint: str, out: str, formats: Sequence[str], overwrite:
         )
         files["safetensors"] = str(folder / "model.safetensors")
     if "onnx" in formats:
-        difference = write_onnx(model, folder / "model.onnx")
+        difference = export_onnx(model, folder / "model.onnx")
         files["onnx"] = str(folder / "model.onnx")
     notes = []
     if difference is not None:
@@ -102,19 +100,7 @@ def export_network(checkpoint: str, out: str, formats: Sequence[str], overwrite:
     return result
 
 
-def check_onnx() -> None:
-    """Raise DataError unless what ONNX needs is installed."""
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise DataError(
-            f'ONNX needs {error.name}; run: pip install "defi-net[onnx]", or pass --formats '
-            "safetensors"
-        ) from None
-
-
-def write_onnx(model: DeFINet, path: Path) -> float:
+def export_onnx(model: DeFINet, path: Path) -> float:
     """Write an ONNX file for any batch and any size; return its largest difference from torch.
 
     Args:
@@ -122,45 +108,22 @@ def write_onnx(model: DeFINet, path: Path) -> float:
         path: the file.
 
     Raises:
-        DataError: the exporter fails (that of torch 2.6 does), or a probability differs by more
-            than 1e-3.
+        DataError: see `papercommons.onnx_export.write_onnx`.
     """
-    import onnxruntime
-
-    network = ExportedNetwork(model).eval()
     unit = model.multiple
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 3, 8 * unit, 9 * unit, generator=generator)
-    sides = {2: unit * Dim("rows", min=2, max=4096), 3: unit * Dim("columns", min=2, max=4096)}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), atomic_path(path) as temporary:
-        warnings.simplefilter("ignore")
-        try:
-            program = torch.onnx.export(
-                network,
-                (images,),
-                dynamo=True,
-                input_names=["images"],
-                output_names=["edge", "probability"],
-                dynamic_shapes=({0: Dim("batch", min=1, max=4096), **sides},),
-                verbose=False,
-            )
-        except Exception as error:  # torch's exporter and onnxscript raise a dozen kinds
-            raise DataError(
-                f"{path}: not written: the exporter of torch {torch.__version__} failed "
-                f"({reason(error)}); install a newer torch, or pass --formats safetensors"
-            ) from error
-        assert program is not None
-        program.save(temporary, external_data=False)
-        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        difference = 0.0
-        for shape in ((3, 3, 5 * unit, 6 * unit), (1, 3, 12 * unit, 7 * unit)):
-            batch = torch.rand(shape, generator=generator)
-            with torch.inference_mode():
-                wanted = model.edge_and_probability(batch)
-            got = session.run(None, {"images": batch.numpy()})
-            for ours, theirs in zip(wanted, got, strict=True):
-                difference = max(difference, float((ours - torch.from_numpy(theirs)).abs().max()))
-        if not difference <= 1e-3:
-            raise DataError(f"{path}: not written: ONNX differs from torch by {difference:.3g}")
-    return difference
+    shapes = (2, 3, 8 * unit, 9 * unit), (3, 3, 5 * unit, 6 * unit), (1, 3, 12 * unit, 7 * unit)
+    example, *checked = (torch.rand(shape, generator=generator) for shape in shapes)
+    return write_onnx(
+        ExportedNetwork(model).eval(),
+        path,
+        outputs=["edge", "probability"],
+        dynamic={
+            0: Dim("batch", min=1, max=4096),
+            2: unit * Dim("rows", min=2, max=4096),
+            3: unit * Dim("columns", min=2, max=4096),
+        },
+        example=example,
+        checked=checked,
+        reference=model.edge_and_probability,
+    )
