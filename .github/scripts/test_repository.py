@@ -42,7 +42,10 @@ SHARED_MAY_NEED = {
 }
 # Where papercommons may import these; and what it imports late, so that its parts stay light.
 ONLY_IN = {
-    "lightning": ("training.py", "optimization.py", "testing/"),
+    "lightning": (
+        *("training.py", "optimization.py", "testing/"),
+        *("data/scene_data.py", "text_to_image/"),
+    ),
     "matplotlib": ("report.py",),
 }
 LATE = {"matplotlib", "av", "skimage"}

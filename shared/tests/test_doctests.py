@@ -8,7 +8,9 @@ import pytest
 METRICS = ("localization", "roc", "tables", "detection")
 
 
-@pytest.mark.parametrize("name", ["errors", "report", *(f"metrics.{name}" for name in METRICS)])
+@pytest.mark.parametrize(
+    "name", ["errors", "report", "data.scenes", *(f"metrics.{name}" for name in METRICS)]
+)
 def test_examples_in_docstrings(name):
     result = doctest.testmod(importlib.import_module(f"papercommons.{name}"))
     assert result.attempted > 0

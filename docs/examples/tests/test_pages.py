@@ -53,7 +53,7 @@ def test_python_is_valid_and_its_imports_exist(page):
 @every_page
 def test_commands_exist_and_know_their_options(page):
     for block in blocks(page, "bash"):
-        for line in block.replace("\\\n", " ").splitlines():
+        for line in block.replace("\\\n", " ").replace("&&", "\n").splitlines():
             words = shlex.split(line, comments=True)
             if not words or words[0] not in COMMANDS:
                 unknown = [w for w in words[:1] if w.startswith(tuple(p["name"] for p in PROJECTS))]

@@ -322,5 +322,6 @@ def quieten_lightning() -> None:
         ".*treespec, LeafSpec.*",
         ".*You passed in a `val_dataloader` but have no `validation_step`.*",
         ".*isinstance.*LeafSpec.*",
+        ".*module.s. in eval mode at the start of training.*",
     ):
         warnings.filterwarnings("ignore", message)

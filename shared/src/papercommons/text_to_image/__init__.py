@@ -1,0 +1,1 @@
+"""Text-to-image models small enough to train in minutes; needs ``papercommons[diffusion]``."""
