@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import semforge
+from semforge.__main__ import main
 
 
 def test_names_lead_to_their_modules():
@@ -19,3 +20,10 @@ def test_names_lead_to_their_modules():
 def test_importing_needs_no_torch():
     code = "import semforge, sys; dir(semforge); assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_lightning_cli_stays_reachable(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["semforge", "fit", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0

@@ -177,6 +177,23 @@ def test_predictions_say_what_they_saw():
     torch.testing.assert_close(prediction.scores, module.eval()(whole.images).detach())
 
 
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        ({"lr_step": 2}, [1, 1, 0.5, 0.5, 0.25]),
+        ({"schedule": "cosine", "lr_step": 2}, [1, 0.5, 0, 0.5, 1]),
+    ],
+)
+def test_schedules(options, rates):
+    parts = make(lr=1.0, **options).configure_optimizers()
+    seen = []
+    for _ in rates:
+        seen.append(parts["optimizer"].param_groups[0]["lr"])
+        parts["optimizer"].step()
+        parts["lr_scheduler"].step()
+    assert seen == pytest.approx(rates)
+
+
 def test_a_test_split_is_logged_apart():
     trainer = Trainer(**QUIET, enable_checkpointing=False)
     (logged,) = trainer.test(make(), loader(32, 1), verbose=False)
@@ -220,6 +237,7 @@ def test_a_network_of_one_s_own():
         ({"lr_step": 0}, "lr_step must be >= 1"),
         ({"lr_decay": 0}, r"lr_decay in \(0, 1\]"),
         ({"optimizer": "sgd"}, "adam or adamw, got sgd"),
+        ({"schedule": "linear"}, "step or cosine, got linear"),
         ({"weighting": "uniform"}, "equal or autol, got uniform"),
         ({"weighting": "autol", "head": "binary"}, "head binary with loss bce has one"),
         ({"weighting": "autol", "loss": "nll"}, "head graph with loss nll has one"),

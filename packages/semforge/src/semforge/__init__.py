@@ -12,6 +12,7 @@ from papercommons.versions import installed_version
 
 if TYPE_CHECKING:
     from semforge.auto_lambda import AutoLambda
+    from semforge.data import FaceForgeryData
     from semforge.graph import LabelGraph
     from semforge.lightning import SemForgeModule
     from semforge.losses import task_losses
@@ -22,6 +23,7 @@ __version__ = installed_version("semforge")
 
 _HOME = {
     "AutoLambda": "semforge.auto_lambda",
+    "FaceForgeryData": "semforge.data",
     "LabelGraph": "semforge.graph",
     "SemForgeModule": "semforge.lightning",
     "SemForgeNet": "semforge.model",
@@ -32,6 +34,7 @@ _HOME = {
 
 __all__ = [
     "AutoLambda",
+    "FaceForgeryData",
     "LabelGraph",
     "SemForgeModule",
     "SemForgeNet",

@@ -11,7 +11,7 @@ from papercommons.metrics.ranking import weighted_auc
 from papercommons.optimization import stop_if_diverged
 from torch import Tensor
 from torch.optim import Adam, AdamW
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 from torchmetrics import CatMetric, MeanMetric
 
 from semforge.auto_lambda import AutoLambda, Form
@@ -87,7 +87,9 @@ class SemForgeModule(LightningModule):
         lr: learning rate, > 0.
         weight_decay: >= 0.
         optimizer: ``adam`` or ``adamw``.
-        lr_step: epochs after which the rate is multiplied by `lr_decay`, again and again.
+        schedule: ``step`` multiplies the rate by `lr_decay` every `lr_step` epochs (the paper's);
+            ``cosine`` takes it to 0 within `lr_step` epochs, and up again (the follow-up's).
+        lr_step: epochs, >= 1.
         lr_decay: in (0, 1]; 1 keeps the rate.
 
     Raises:
@@ -115,6 +117,7 @@ class SemForgeModule(LightningModule):
         lr: float = 1e-4,
         weight_decay: float = 0.0,
         optimizer: Literal["adam", "adamw"] = "adam",
+        schedule: Literal["step", "cosine"] = "step",
         lr_step: int = 5,
         lr_decay: float = 0.5,
     ) -> None:
@@ -127,6 +130,8 @@ class SemForgeModule(LightningModule):
             )
         if optimizer not in ("adam", "adamw"):
             raise ValueError(f"optimizer must be adam or adamw, got {optimizer}")
+        if schedule not in ("step", "cosine"):
+            raise ValueError(f"schedule must be step or cosine, got {schedule}")
         if weighting not in ("equal", "autol"):
             raise ValueError(f"weighting must be equal or autol, got {weighting}")
         self.save_hyperparameters(ignore=["graph"] if isinstance(net, str) else ["net", "graph"])
@@ -168,7 +173,7 @@ class SemForgeModule(LightningModule):
             weight_decay,
             {"adam": Adam, "adamw": AdamW}[optimizer],
         )
-        self.lr_step, self.lr_decay = lr_step, lr_decay
+        self.schedule, self.lr_step, self.lr_decay = schedule, lr_step, lr_decay
         self.seen_loss = MeanMetric(nan_strategy="disable")
         self.seen_odds = CatMetric(nan_strategy="disable")
         self.seen_labels = CatMetric(nan_strategy="disable")
@@ -275,7 +280,11 @@ class SemForgeModule(LightningModule):
         """Return the optimiser, its schedule per epoch, and that of the weights of the levels."""
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         optimizer = self.optimizer_class(parameters, lr=self.lr, weight_decay=self.weight_decay)
-        schedule = StepLR(optimizer, self.lr_step, self.lr_decay)
+        schedule: LRScheduler
+        if self.schedule == "step":
+            schedule = StepLR(optimizer, self.lr_step, self.lr_decay)
+        else:
+            schedule = CosineAnnealingLR(optimizer, self.lr_step)
         if self.auto_lambda is None:
             return {"optimizer": optimizer, "lr_scheduler": schedule}
         return [optimizer, self.auto_lambda.optimizer], [schedule]

@@ -10,23 +10,29 @@ from papercommons.errors import DataError, reason
 from papercommons.files import find_saved, write_text
 from papercommons.versions import installed_version
 
+from semforge.cutting import describe_crop
 from semforge.graph import LabelGraph
 from semforge.model import SemForgeNet
 
 _NEEDED = ("backbone", "graph", "head", "embedding", "root_prior", "dropout", "image_size")
+
+LIMITS = (
+    "It looks for what its training images taught it. A forgery made in another way, strong "
+    "compression or a poor crop can pass as real, and a real photo as fake: the result is a hint "
+    "for a person to check, no proof. Attributes explain what the network responds to, not how an "
+    "image was made."
+)
 
 CARD = """# Face forgery: {backbone}, {head} over the graph {graph}
 
 Saved by semforge {version}. In Python: `semforge.load_net("FOLDER")`.
 
 - Input: RGB face crops, float32 in [0, 1], (N, 3, {size}, {size}), normalised by `normalised`.
+- Faces: {faces}.
 - Output: scores (N, {count}) of {nodes}; `probabilities` makes them probabilities.
 - Made by: {made_by}
 - Trained on images with hash {data_hash}.
-- Limits: it looks for what its training images taught it. A forgery made in another way, strong
-  compression or a poor crop can pass as real, and a real photo as fake: the result is a hint for a
-  person to check, no proof. Attributes explain what the network responds to, not how an image was
-  made.
+- Limits: {limits}
 """
 
 
@@ -56,6 +62,8 @@ def save_net(net: SemForgeNet, folder: str | Path, **about: Any) -> Path:
         size=net.image_size,
         count=len(net.nodes),
         nodes=", ".join(net.nodes),
+        faces=describe_crop(about["crop"]) if "crop" in about else "how they were cut is not said",
+        limits=LIMITS,
         **{key: about.get(key, "not said") for key in ("made_by", "data_hash")},
     )
     write_text(Path(folder) / "README.md", card)

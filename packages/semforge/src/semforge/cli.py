@@ -1,0 +1,308 @@
+"""The commands of semforge: one typed function each; heavy imports wait for cheap checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from papercommons.cli import ComputeOptions, RunOptions, program
+from papercommons.errors import DataError, nearest
+from papercommons.files import check_out, find_saved
+from papercommons.report import Result
+
+from semforge.options import (
+    CropMode,
+    CropOptions,
+    LossOptions,
+    NetworkOptions,
+    RecipeOptions,
+    SetOptions,
+    SynthOptions,
+    check_crop_words,
+    check_graph,
+)
+
+
+def train(
+    *,
+    data: str,
+    val: str | None = None,
+    test: str | None = None,
+    out: str = "runs/semforge",
+    options: SetOptions = SetOptions(),
+    crop: CropOptions = CropOptions(),
+    network: NetworkOptions = NetworkOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
+    losses: LossOptions = LossOptions(),
+    run: RunOptions = RunOptions(),
+) -> Result:
+    """Train a network to say whether a face is fake and what was altered, and judge it.
+
+    Args:
+        data: a list (lines `path label` or `path split label`, or CSV), the --out folder of
+            semforge-synth, or the folder of a published set; it may hold val and test parts.
+        val: another one for validation.
+        test: another one for testing.
+        out: new folder for checkpoints, metrics.csv, lambda.csv, export/, faces.csv, result.json
+            and report.html.
+        options: the data.
+        crop: how faces are cut.
+        network: the network.
+        recipe: the recipe.
+        losses: the losses and their weights.
+        run: how to run.
+    """
+    places = [place for place in (data, val, test) if place is not None]
+    for place in places:
+        check_data(place)
+    if run.precision == "64-true":
+        raise ValueError("--precision 64-true is not for photographs; take 32-true or bf16-mixed")
+    if losses.weighting == "autol" and (network.head == "binary" or losses.loss == "nll"):
+        raise ValueError(
+            "--weighting autol weighs the losses of several levels; --head binary and --loss nll "
+            "have one"
+        )
+    if run.compile and losses.weighting == "autol":
+        raise ValueError("--compile does not go with --weighting autol, whose steps are not fixed")
+    keep = [*places, *([crop.boxes] if crop.boxes else [])]
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
+    from semforge.training import train_network
+
+    return train_network(data, val, test, out, options, crop, network, recipe, losses, run)
+
+
+def evaluate(
+    *,
+    data: str,
+    checkpoint: str,
+    split: Literal["auto", "train", "val", "test", "all"] = "auto",
+    perturb: list[str] | None = None,
+    threshold: float | None = None,
+    resample: Literal["video", "identity", "face"] = "video",
+    bootstrap: int = 1000,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    out: str | None = None,
+    crop: CropMode | None = None,
+    boxes: str | None = None,
+    options: SetOptions = SetOptions(),
+    run: ComputeOptions = ComputeOptions(),
+) -> Result:
+    """Judge a network on faces and videos: AUC, EER, nodes, methods, calibration, robustness.
+
+    Args:
+        data: as for semforge-train.
+        checkpoint: the --out folder of semforge-train, or its export/.
+        split: of a list that has splits; auto is test, or all where there are none.
+        perturb: judge once more after each of jpeg, resize, blur, noise (a curve each), or one
+            strength, as jpeg70,blur2; or all.
+        threshold: on p(fake); the network's own, chosen on val, if not given.
+        resample: what the intervals draw: videos, identities (where the list names them) or faces.
+        bootstrap: resamples.
+        batch_size: faces computed at once.
+        num_workers: processes that read data beside the main one.
+        out: folder for faces.csv, result.json and report.html; nothing is written if not given.
+        crop: how faces are cut, see semforge-train; as in training if not given.
+        boxes: CSV file of boxes, for --crop boxes.
+        options: the data.
+        run: where and how to compute.
+    """
+    check_data(data)
+    find_saved(checkpoint)
+    if crop is not None or boxes is not None:
+        check_crop_words(crop, boxes)
+    check_threshold(threshold)
+    check_positive(batch_size=batch_size)
+    if bootstrap < 10:
+        raise ValueError(f"--bootstrap must be >= 10, got {bootstrap}")
+    if num_workers < 0:
+        raise ValueError(f"--num-workers must be >= 0, got {num_workers}")
+    from semforge.perturbing import parse_perturbations
+
+    perturbations = parse_perturbations(perturb or [])
+    if out is not None:
+        check_out(out, overwrite=run.overwrite, keep=[data, checkpoint])
+    from semforge.judging import evaluate_network
+
+    return evaluate_network(
+        data,
+        checkpoint,
+        split,
+        perturbations,
+        threshold,
+        resample,
+        bootstrap,
+        batch_size,
+        num_workers,
+        out,
+        crop,
+        boxes,
+        options,
+        run,
+    )
+
+
+def predict(
+    *files: str,
+    checkpoint: str,
+    out: str | None = None,
+    crop: bool = True,
+    boxes: str | None = None,
+    n_frames: int = 32,
+    threshold: float | None = None,
+    heat: Literal["gradient", "occlusion", "none"] = "gradient",
+    heat_node: str | None = None,
+    batch_size: int = 32,
+    skip_bad: bool = False,
+    resume: bool = False,
+    run: ComputeOptions = ComputeOptions(),
+) -> Result:
+    """Say of each face in pictures and videos whether it is fake, and what was altered.
+
+    Args:
+        files: pictures, videos and folders; a folder is searched at any depth.
+        checkpoint: as for semforge-eval.
+        out: folder for files/ (pictures), predictions.csv, result.json and report.html; nothing is
+            written if not given.
+        crop: find the faces; --no-crop takes pictures as faces, cut as those of the training were.
+        boxes: CSV file of boxes, for a network trained with --crop boxes.
+        n_frames: frames taken of each video, evenly spaced.
+        threshold: as for semforge-eval.
+        heat: map in the pictures: gradient, occlusion (slower: parts are covered one by one) or
+            none.
+        heat_node: node that the map is about; the first, fake, if not given.
+        batch_size: faces computed at once.
+        skip_bad: leave out files that cannot be read (they are named) instead of stopping.
+        resume: go on with an interrupted run in --out; what is done and unchanged is kept.
+        run: where and how to compute.
+    """
+    if not files:
+        raise DataError("give pictures or videos, e.g. semforge-predict a.jpg --checkpoint RUN")
+    for place in files:
+        if not Path(place).exists():
+            raise DataError(f"{place}: no such file or folder; give pictures or videos")
+    find_saved(checkpoint)
+    if not crop and boxes is not None:
+        raise ValueError("--no-crop and --boxes exclude each other; give one")
+    mode: CropMode | None = "boxes" if boxes is not None else None if crop else "none"
+    check_crop_words(mode, boxes)
+    check_threshold(threshold)
+    check_positive(n_frames=n_frames, batch_size=batch_size)
+    if resume and out is None:
+        raise ValueError("--resume goes on with the run in --out; give it")
+    if out is not None:
+        keep = [checkpoint, *files, *([boxes] if boxes else [])]
+        going = "last" if resume else None
+        check_out(out, resume=going, overwrite=run.overwrite, go_on="--resume", keep=keep)
+    from semforge.predicting import predict_faces
+
+    return predict_faces(
+        files,
+        checkpoint,
+        out,
+        mode,
+        boxes,
+        n_frames,
+        threshold,
+        heat,
+        heat_node,
+        batch_size,
+        skip_bad,
+        resume,
+        run,
+    )
+
+
+def graph(
+    *what: str,
+    data: str | None = None,
+    labels: list[str] | None = None,
+) -> Result:
+    """Show a label graph, or check a graph and the labels of a list.
+
+    Args:
+        what: show or check, then ffsc, ffpp or a YAML file.
+        data: with check, a list of pictures with labels; the pictures need not exist.
+        labels: with check, labels such as 110000100001 (2 = unknown).
+    """
+    if len(what) != 2 or what[0] not in ("show", "check"):
+        hint = nearest(what[0], ("show", "check")) if what else ""
+        raise DataError(f"give show or check, and a graph: semforge-graph show ffsc{hint}")
+    verb, name = what
+    check_graph(name)
+    if verb == "show" and (data is not None or labels):
+        raise ValueError("--data and --labels go with semforge-graph check")
+    if data is not None and not Path(data).is_file():
+        raise DataError(f"{data}: no such file; --data takes a list")
+    from semforge.graphing import check_labels, show_graph
+
+    return show_graph(name) if verb == "show" else check_labels(name, data, labels or [])
+
+
+def synth(
+    *,
+    faces: list[str],
+    out: str = "runs/semforge-synth",
+    n: int = 1000,
+    graph: str = "ffsc",
+    size: int = 64,
+    seed: int = 0,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    options: SynthOptions = SynthOptions(),
+) -> Result:
+    """Make a set of real and altered faces whose labels are exact.
+
+    Args:
+        faces: folders or files of photographs or videos, comma-separated; a video is one person, a
+            sub-folder of photographs too, any other photograph a person of its own.
+        out: new folder for images/, list.txt, list.csv, facts.json, result.json and report.html.
+        n: faces to make, real and fake together.
+        graph: ffsc, ffpp or a YAML file; kinds of edits whose nodes it lacks are left out.
+        size: side of the faces in pixels.
+        seed: of everything.
+        skip_bad: leave out files that cannot be used (they are named) instead of stopping.
+        overwrite: empty --out first if it holds an earlier run.
+        options: what is made.
+    """
+    if not faces:
+        raise DataError("--faces is empty; give folders or files of photographs or videos")
+    for place in faces:
+        if not Path(place).exists():
+            raise DataError(f"{place}: no such file or folder; --faces takes photographs or videos")
+    check_positive(n=n)
+    check_graph(graph)
+    if not 32 <= size <= 1024:
+        raise ValueError(f"--size must be in [32, 1024], got {size}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be in [0, 2^32), got {seed}")
+    check_out(out, overwrite=overwrite, keep=faces)
+    from semforge.making import make_faces
+
+    return make_faces(faces, out, n, graph, size, seed, skip_bad, overwrite, options)
+
+
+def check_data(data: str) -> None:
+    """Raise DataError if there is nothing at `data`."""
+    if not Path(data).exists():
+        raise DataError(f"{data}: no such file or folder; expected a list or a set (see --layout)")
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raise ValueError unless a threshold on probabilities is possible."""
+    if threshold is not None and not 0 < threshold < 1:
+        raise ValueError(f"--threshold must be in (0, 1), got {threshold}")
+
+
+def check_positive(**values: int) -> None:
+    """Raise ValueError, with its option, for a number below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be >= 1, got {value}")
+
+
+main_train = program(train, "semforge-train")
+main_eval = program(evaluate, "semforge-eval")
+main_predict = program(predict, "semforge-predict")
+main_graph = program(graph, "semforge-graph")
+main_synth = program(synth, "semforge-synth")
