@@ -1,0 +1,388 @@
+"""A diffusers pipeline that makes many edits of one image at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from papercommons.data.images import read_image
+from papercommons.errors import DataError
+from PIL import Image
+from torch import Tensor
+
+from multi_edits.blending import latent_mask
+from multi_edits.branches import SamplingSettings
+from multi_edits.edits import Edit, apply_edits, derive_edits, locate_edits
+from multi_edits.grouping import Aspect, AspectGroup, Order, group_aspects, one_group
+from multi_edits.loading import check_parts, load_parts
+from multi_edits.model import EditingModel
+from multi_edits.planning import BranchPlan, find_aspects, plan_branches
+from multi_edits.words import strip_brackets
+
+Mode = Literal["parallel", "single", "sequential"]
+ImageLike = Image.Image | np.ndarray | str | Path
+MODES = ("parallel", "single", "sequential")
+
+
+@dataclass(frozen=True)
+class GroupingSettings:
+    """How edits are typed and grouped.
+
+    Attributes:
+        steps: of the short pass that collects attention maps; paper: at most 5.
+        theta: least overlap of old and new map of a rigid edit, in [0, 1]; paper: 0.9.
+        beta: least covered share of the image of a global edit, in [0, 1]; paper: 0.8.
+        group_threshold: least overlap of two edits of one branch, in [0, 1]; paper: 0.9.
+        order: which kind comes first.
+    """
+
+    steps: int = 5
+    theta: float = 0.9
+    beta: float = 0.8
+    group_threshold: float = 0.9
+    order: Order = "rigid-first"
+
+
+@dataclass(frozen=True)
+class MultiEditsOutput:
+    """An edited image and how it came about.
+
+    Attributes:
+        image: the result.
+        edits: with their positions in the source prompt.
+        groups: of the edits, in the order of the branches or of the runs.
+        aspects: with their attention maps; empty if the groups were given.
+        prompts: the source's, then one for each branch or run.
+        masks: where each branch differs from the one before, bool, (N, h, w) at the size of the
+            latents; None without edits.
+        branches: the image of each branch or run, the last being `image`.
+        rows: how many images the network was given, the grouping pass included.
+    """
+
+    image: Image.Image
+    edits: tuple[Edit, ...]
+    groups: tuple[AspectGroup, ...]
+    aspects: tuple[Aspect, ...]
+    prompts: tuple[str, ...]
+    masks: Tensor | None
+    branches: tuple[Image.Image, ...]
+    rows: int
+
+
+class MultiEditsPipeline(DiffusionPipeline):
+    """Edits many aspects of an image in one run, with any Stable Diffusion 1, 2 or XL model.
+
+    Args:
+        vae: AutoencoderKL.
+        unet: UNet2DConditionModel that predicts noise or velocity.
+        scheduler: whose table of alphas is used; a consistency model's timesteps if it is an
+            LCMScheduler.
+        text_encoder: CLIP text model.
+        tokenizer: its tokenizer.
+        text_encoder_2: the second one of XL.
+        tokenizer_2: its tokenizer.
+
+    Raises:
+        DataError: the parts cannot be used, for example those of a flow model.
+    """
+
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
+    _optional_components = ("text_encoder_2", "tokenizer_2")
+
+    def __init__(
+        self,
+        vae: Any,
+        unet: Any,
+        scheduler: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
+    ) -> None:
+        super().__init__()
+        parts = {
+            "vae": vae,
+            "unet": unet,
+            "scheduler": scheduler,
+            "text_encoder": text_encoder,
+            "tokenizer": tokenizer,
+            "text_encoder_2": text_encoder_2,
+            "tokenizer_2": tokenizer_2,
+        }
+        check_parts(parts, source=type(unet).__name__)
+        self.register_modules(**parts)  # type: ignore[attr-defined]
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, dtype: torch.dtype | None = None, **options: Any
+    ) -> MultiEditsPipeline:
+        """Return the pipeline over a folder that diffusers wrote, or a hub id.
+
+        Args:
+            source: of a Stable Diffusion 1, 2 or XL pipeline, LCM or plain.
+            dtype: of the weights; float32 if not given.
+            options: for diffusers' ``from_pretrained``, for example variant.
+
+        Raises:
+            DataError: no such folder, or its model cannot be used; the message says why.
+        """
+        return cls(**load_parts(source, dtype=dtype, **options))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: ImageLike,
+        *,
+        source_prompt: str,
+        target_prompt: str | None = None,
+        edits: Sequence[Edit] | None = None,
+        mode: Mode = "parallel",
+        steps: int = 15,
+        settings: SamplingSettings | None = None,
+        grouping: GroupingSettings | None = None,
+        groups: Sequence[AspectGroup] | None = None,
+        masks: Mapping[int, np.ndarray | Tensor] | None = None,
+        seed: int = 0,
+        resize: bool = False,
+    ) -> MultiEditsOutput:
+        """Return the image with all edits made; without any, the image itself.
+
+        Args:
+            image: PIL image, uint8 array (H, W, 3) or file.
+            source_prompt: what the image shows.
+            target_prompt: what the result shall show; its edits are derived, brackets around
+                phrases help. Either this or `edits`.
+            edits: what to change, each with its strength.
+            mode: all groups of edits in one run (parallel), all edits in one branch (single), or
+                one run for each edit, each on the 8-bit image that the one before gave.
+            steps: at least 2; paper: 15.
+            settings: of the sampling; the paper's if not given.
+            grouping: how edits are typed and grouped; the paper's if not given.
+            groups: those of an earlier result, or made up; the grouping pass is left out.
+            masks: index of an edit -> where it may change the image, (H, W) of the image.
+            seed: of the noise, the same on every device.
+            resize: fit sides to the autoencoder's factor.
+
+        Raises:
+            DataError: a prompt, an edit, the image or a mask does not fit.
+            ValueError: an option is out of range.
+        """
+        if (target_prompt is None) == (edits is None):
+            raise ValueError("pass either target_prompt or edits")
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode}")
+        run = _Run(
+            EditingModel(self), settings or SamplingSettings(), grouping or GroupingSettings(), seed
+        )
+        timesteps = run.model.timesteps(steps)
+        picture = run.model.fit(_open(image), resize=resize)
+        source = strip_brackets(source_prompt)
+        given = derive_edits(source, target_prompt or "") if edits is None else edits
+        wanted = locate_edits(source, given)
+        if not any(edit.strength > 0 for edit in wanted):
+            return MultiEditsOutput(picture, tuple(wanted), (), (), (source,), None, (), 0)
+        latents = run.model.encode(picture)
+        regions = _regions(masks or {}, len(wanted), picture, latents)
+        aspects: tuple[Aspect, ...] = ()
+        if groups is None:
+            groups, aspects = run.group(latents, source, wanted)
+        _check_groups(groups, wanted)
+        if mode == "single":
+            groups = [one_group(groups)]
+        if mode == "sequential":
+            groups = [replace(g, edits=(edit,)) for g in groups for edit in g.edits]
+            done = run.one_by_one(latents, source, wanted, groups, timesteps, regions)
+        else:
+            done = run.together(latents, source, wanted, groups, timesteps, regions)
+        prompts, images, changed = done
+        return MultiEditsOutput(
+            images[-1],
+            tuple(wanted),
+            tuple(groups),
+            aspects,
+            prompts,
+            changed.cpu(),
+            tuple(images),
+            run.model.rows,
+        )
+
+    @torch.no_grad()
+    def find_groups(
+        self,
+        image: ImageLike,
+        *,
+        source_prompt: str,
+        edits: Sequence[Edit],
+        settings: SamplingSettings | None = None,
+        grouping: GroupingSettings | None = None,
+        seed: int = 0,
+        resize: bool = False,
+    ) -> tuple[list[AspectGroup], tuple[Aspect, ...]]:
+        """Return the groups of edits and their aspects, from one short pass.
+
+        Args:
+            image: as for a call.
+            source_prompt: what the image shows.
+            edits: what to change.
+            settings: of the sampling; the paper's if not given.
+            grouping: the paper's if not given.
+            seed: of the noise.
+            resize: fit sides to the autoencoder's factor.
+
+        Raises:
+            DataError: a prompt, an edit or the image does not fit.
+        """
+        run = _Run(
+            EditingModel(self), settings or SamplingSettings(), grouping or GroupingSettings(), seed
+        )
+        source = strip_brackets(source_prompt)
+        latents = run.model.encode(run.model.fit(_open(image), resize=resize))
+        return run.group(latents, source, locate_edits(source, edits))
+
+
+_Outcome = tuple[tuple[str, ...], list[Image.Image], Tensor]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One call of the pipeline: its networks and settings."""
+
+    model: EditingModel
+    settings: SamplingSettings
+    grouping: GroupingSettings
+    seed: int
+
+    def group(
+        self, latents: Tensor, source: str, edits: Sequence[Edit]
+    ) -> tuple[list[AspectGroup], tuple[Aspect, ...]]:
+        """Sample source and target for a few steps, and type the edits by their maps."""
+        wanted = tuple(k for k, edit in enumerate(edits) if edit.strength > 0)
+        plan = self._plan(source, edits, [AspectGroup("rigid", wanted)], {})
+        samples = self.model.sample(
+            latents,
+            plan.prompts,
+            [replace(plan.branches[0], kind="global", sharing=None)],
+            self.model.timesteps(self.grouping.steps),
+            replace(self.settings, compat="paper", layout=False),
+            self.seed,
+            keep_maps=True,
+        )
+        assert samples.maps is not None
+        aspects = find_aspects(
+            source,
+            edits,
+            samples.maps,
+            tokenizer=self.model.pipe.tokenizer,
+            map_size=self.model.map_size(latents, self.settings),
+        )
+        groups = group_aspects(
+            aspects,
+            theta=self.grouping.theta,
+            beta=self.grouping.beta,
+            group_threshold=self.grouping.group_threshold,
+            order=self.grouping.order,
+        )
+        return groups, tuple(aspects)
+
+    def together(
+        self,
+        latents: Tensor,
+        source: str,
+        edits: Sequence[Edit],
+        groups: Sequence[AspectGroup],
+        timesteps: Sequence[int],
+        regions: Mapping[int, Tensor],
+    ) -> _Outcome:
+        """Run one branch for each group, all at once."""
+        plan = self._plan(source, edits, groups, regions)
+        samples = self.model.sample(
+            latents, plan.prompts, plan.branches, timesteps, self.settings, self.seed
+        )
+        return plan.prompts, self.model.decode(samples.x0), samples.masks
+
+    def one_by_one(
+        self,
+        latents: Tensor,
+        source: str,
+        edits: Sequence[Edit],
+        groups: Sequence[AspectGroup],
+        timesteps: Sequence[int],
+        regions: Mapping[int, Tensor],
+    ) -> _Outcome:
+        """Make one edit after another, each on the 8-bit image that the one before gave."""
+        prompts, images, masks = [source], list[Image.Image](), list[Tensor]()
+        for n, group in enumerate(groups):
+            (index,) = group.edits
+            state = apply_edits(source, edits, [g.edits[0] for g in groups[:n]])
+            edit = replace(edits[index], position=state.places[index][0])
+            region = {0: regions[index]} if index in regions else {}
+            start = self.model.encode(images[-1]) if images else latents
+            alone = [replace(group, edits=(0,))]
+            after, result, mask = replace(self, seed=self.seed + n).together(
+                start, state.text, [edit], alone, timesteps, region
+            )
+            prompts.append(after[-1])
+            images += result
+            masks.append(mask[0])
+        return tuple(prompts), images, torch.stack(masks)
+
+    def _plan(
+        self,
+        source: str,
+        edits: Sequence[Edit],
+        groups: Sequence[AspectGroup],
+        regions: Mapping[int, Tensor],
+    ) -> BranchPlan:
+        return plan_branches(
+            source,
+            edits,
+            groups,
+            tokenizer=self.model.pipe.tokenizer,
+            encode=lambda prompts: self.model.prompts(prompts).states,
+            masks=regions,
+            compat=self.settings.compat,
+        )
+
+
+def _open(image: ImageLike) -> Image.Image:
+    """Return an image in RGB."""
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise DataError(
+                f"an array must be uint8 (height, width, 3), got {image.dtype} {image.shape}"
+            )
+        return Image.fromarray(image)
+    return image.convert("RGB")
+
+
+def _regions(
+    masks: Mapping[int, np.ndarray | Tensor], count: int, image: Image.Image, latents: Tensor
+) -> dict[int, Tensor]:
+    """Return the masks at the size of the latents."""
+    regions = {}
+    for edit, given in masks.items():
+        mask = torch.as_tensor(given)
+        if not 0 <= edit < count:
+            raise DataError(f"a mask is given for edit {edit}, and there are {count}, from 0")
+        if tuple(mask.shape) != (image.height, image.width):
+            raise DataError(
+                f"the mask of edit {edit} has the shape {tuple(mask.shape)}, the image "
+                f"{(image.height, image.width)}"
+            )
+        regions[edit] = latent_mask(mask, (latents.shape[-2], latents.shape[-1]))
+    return regions
+
+
+def _check_groups(groups: Sequence[AspectGroup], edits: Sequence[Edit]) -> None:
+    """Raise unless every edit that counts is in exactly one group."""
+    grouped = sorted(edit for group in groups for edit in group.edits)
+    wanted = [k for k, edit in enumerate(edits) if edit.strength > 0]
+    if grouped != wanted:
+        raise ValueError(f"groups must hold the edits {wanted} once each, got {grouped}")

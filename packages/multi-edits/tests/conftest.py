@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest_plugins = ["papercommons.testing.fixtures"]
+
+SOURCE = "a red circle left of a blue square on a black background"
+TARGET = "a green circle left of a blue dog on a white background"
+WORDS = [*SOURCE.split(), "green", "white"]
+LENGTH = 24
+
+
+def pytest_configure() -> None:
+    # not above: pytest wants to import the plugin itself, to rewrite its asserts
+    from papercommons.testing.fixtures import require_installed
+
+    require_installed("multi_edits")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of the tests' reference values."""
+    return Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def parity(data):
+    """Reference values as tensors, by name without the part before the slash."""
+    import torch
+
+    with np.load(data / "parity.npz") as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+
+    def part(name: str):
+        return {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(name)}
+
+    return part
+
+
+@pytest.fixture(scope="session")
+def image():
+    """A 32 x 32 picture of two shapes, uint8."""
+    pixels = np.full((32, 32, 3), 20, dtype=np.uint8)
+    pixels[10:22, 3:14] = (220, 40, 40)
+    pixels[10:22, 18:29] = (50, 80, 230)
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """Of the words of the tests; "dog" has three tokens."""
+    pytest.importorskip("transformers")
+    from multi_edits.tokenizer import make_tokenizer
+
+    return make_tokenizer(WORDS, LENGTH)
+
+
+@pytest.fixture(scope="session")
+def stock():
+    """A tiny, untrained Stable Diffusion pipeline; tests leave it as it is."""
+    pytest.importorskip("diffusers")
+    from multi_edits.tiny import make_tiny
+
+    return make_tiny(
+        WORDS, max_length=LENGTH, full_attention=True, channels=(8, 16), vae_channels=(8, 8)
+    )
+
+
+@pytest.fixture(scope="session")
+def folder(stock, tmp_path_factory):
+    """That pipeline as a folder."""
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    stock.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pipe(folder):
+    """The pipeline under test over that folder."""
+    from multi_edits import MultiEditsPipeline
+
+    pipeline = MultiEditsPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -1,0 +1,186 @@
+"""Kinds of models: plain, velocity, consistency, XL; and those that are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
+
+from multi_edits import AspectGroup, Edit, MultiEditsPipeline  # noqa: E402
+from multi_edits.model import EditingModel  # noqa: E402
+from papercommons.errors import DataError  # noqa: E402
+
+OPTIONS = {
+    "source_prompt": "a red circle left of a blue square",
+    "edits": [Edit("red", "green", 1)],
+    "groups": [AspectGroup("rigid", (0,))],
+    "steps": 2,
+}
+
+
+def with_scheduler(pipe, scheduler):
+    """Return the pipeline with another scheduler."""
+    parts = {name: part for name, part in pipe.components.items() if name != "scheduler"}
+    other = MultiEditsPipeline(**parts, scheduler=scheduler)
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+def test_a_saved_pipeline_loads_again(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "again")
+    again = MultiEditsPipeline.from_pretrained(tmp_path / "again")
+    for ours, theirs in zip(again.unet.parameters(), pipe.unet.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_velocity_is_made_noise(pipe, image):
+    config = pipe.scheduler.config
+    velocity = with_scheduler(
+        pipe, diffusers.DDIMScheduler.from_config(config, prediction_type="v_prediction")
+    )
+    ends = diffusers.DDIMScheduler.from_config(
+        config, prediction_type="v_prediction", rescale_betas_zero_snr=True
+    )
+    assert float(ends.alphas_cumprod[-1]) < 1e-6
+    for other in (velocity, with_scheduler(pipe, ends)):
+        assert other(image, **OPTIONS).image.size == (32, 32)
+
+
+def test_a_consistency_model_has_its_own_timesteps(pipe, image):
+    lcm = with_scheduler(pipe, diffusers.LCMScheduler.from_config(pipe.scheduler.config))
+    assert EditingModel(lcm).timesteps(4) == [999, 759, 499, 259]
+    assert EditingModel(pipe).timesteps(4) == [999, 749, 499, 249]
+    with pytest.raises(ValueError, match=r"1\.\.50"):
+        EditingModel(lcm).timesteps(51)
+    assert lcm(image, **OPTIONS).image.size == (32, 32)
+
+
+def test_xl_has_two_encoders_and_sizes(stock, image):
+    def encoder(kind, tokens):
+        config = transformers.CLIPTextConfig(
+            vocab_size=len(tokens),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=tokens.model_max_length,
+            projection_dim=8,
+            bos_token_id=tokens.bos_token_id,
+            eos_token_id=tokens.eos_token_id,
+            pad_token_id=tokens.pad_token_id,
+        )
+        return kind(config).eval()
+
+    torch.manual_seed(0)
+    tokens = stock.tokenizer
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        transformer_layers_per_block=2,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        cross_attention_dim=64,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + 8,
+    ).eval()
+    parts = {
+        "vae": stock.vae,
+        "unet": unet,
+        "scheduler": stock.scheduler,
+        "text_encoder": encoder(transformers.CLIPTextModel, tokens),
+        "tokenizer": tokens,
+        "text_encoder_2": encoder(transformers.CLIPTextModelWithProjection, tokens),
+        "tokenizer_2": tokens,
+    }
+    xl = MultiEditsPipeline(**parts)
+    xl.set_progress_bar_config(disable=True)
+    encoded = EditingModel(xl).prompts(["a red circle", "a"])
+    theirs = diffusers.StableDiffusionXLPipeline(**parts).encode_prompt(
+        ["a red circle", "a"], do_classifier_free_guidance=False
+    )
+    torch.testing.assert_close(encoded.states, theirs[0])
+    torch.testing.assert_close(encoded.pooled, theirs[2])
+    done = xl(image, **OPTIONS)
+    assert done.image.size == (32, 32)
+    assert done.masks.shape == (1, 16, 16)
+
+
+def test_prompts_are_encoded_as_stable_diffusion_does(pipe, stock):
+    encoded = EditingModel(pipe).prompts(["a red circle", ""])
+    theirs = stock.encode_prompt(["a red circle", ""], "cpu", 1, False)[0]
+    torch.testing.assert_close(encoded.states, theirs)
+    assert encoded.pooled is None
+
+
+def test_images_survive_the_autoencoders_scale(pipe, image):
+    model = EditingModel(pipe)
+    from PIL import Image
+
+    latents = model.encode(Image.fromarray(image))
+    factor = pipe.vae.config.scaling_factor
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
+    expected = pipe.vae.encode(pixels).latent_dist.mode() * factor
+    torch.testing.assert_close(latents, expected.detach(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(DataError, match="not finite"):
+        model.decode(latents * float("nan"))
+
+
+def test_half_precision_needs_a_gpu(folder, image):
+    half = MultiEditsPipeline.from_pretrained(folder, dtype=torch.float16)
+    with pytest.raises(ValueError, match="float16 needs a GPU"):
+        half(image, **OPTIONS)
+
+
+def altered(folder, tmp_path, part, **changes):
+    """Return a copy of the folder with other settings of a part."""
+    copy = tmp_path / "altered"
+    shutil.copytree(folder, copy)
+    names = {"": "model_index.json", "scheduler": "scheduler/scheduler_config.json"}
+    path = copy / names.get(part, f"{part}/config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return copy
+
+
+def test_models_that_cannot_be_used_are_refused_with_the_reason(folder, tmp_path):
+    flow = {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
+    with pytest.raises(DataError, match="FluxPipeline is a flow model"):
+        MultiEditsPipeline.from_pretrained(altered(folder, tmp_path / "a", "", **flow))
+    with pytest.raises(DataError, match=r"has no text_encoder; a text-to-image"):
+        MultiEditsPipeline.from_pretrained(
+            altered(folder, tmp_path / "b", "", text_encoder=[None, None])
+        )
+    sample = altered(folder, tmp_path / "c", "scheduler", prediction_type="sample")
+    with pytest.raises(DataError, match="predicts sample; only epsilon and v_prediction"):
+        MultiEditsPipeline.from_pretrained(sample)
+
+
+def test_flow_schedulers_and_inpainting_networks_are_refused(pipe):
+    with pytest.raises(DataError, match="FlowMatchEulerDiscreteScheduler has no table"):
+        with_scheduler(pipe, diffusers.FlowMatchEulerDiscreteScheduler())
+    parts = dict(pipe.components)
+    config = dict(pipe.unet.config) | {"in_channels": 9}
+    parts["unet"] = diffusers.UNet2DConditionModel.from_config(config)
+    with pytest.raises(DataError, match="takes 9 channels and gives 4, latents have 4"):
+        MultiEditsPipeline(**parts)
+
+
+def test_what_is_no_pipeline_is_named(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no model_index\.json"):
+        MultiEditsPipeline.from_pretrained(tmp_path / "empty")
+    with pytest.raises(DataError, match="no such folder, and not a hub id"):
+        MultiEditsPipeline.from_pretrained(tmp_path / "none")
+    shutil.copytree(folder, tmp_path / "broken")
+    (tmp_path / "broken/unet/config.json").write_text("{")
+    with pytest.raises(DataError, match="broken: not a readable pipeline"):
+        MultiEditsPipeline.from_pretrained(tmp_path / "broken")
