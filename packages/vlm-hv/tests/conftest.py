@@ -25,13 +25,6 @@ def pytest_configure() -> None:
     require_installed("vlm_hv")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # what vlm_hv.prompting filters, which pytest's own filters would undo
-    array = "ignore:__array__ implementation doesn't accept a copy keyword"
-    for item in items:
-        item.add_marker(pytest.mark.filterwarnings(array))
-
-
 @pytest.fixture(scope="session")
 def write_words() -> Callable[..., Path]:
     """Write words of made-up writers as ROOT/WRITER/*.png."""

@@ -29,7 +29,6 @@ def grey(count, seed=0, size=(64, 64)):
     return np.random.default_rng(seed).integers(0, 256, (count, *size), dtype=np.uint8)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_appended_answers_are_those_of_the_processors_own_suffix(paligemma):
     _, processor = paligemma
     left, right, same = grey(4, 0), grey(4, 1), [1, 0, 0, 1]

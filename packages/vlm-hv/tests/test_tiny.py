@@ -15,7 +15,6 @@ def noise(seed):
     return Image.fromarray(pixels)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_paligemma_has_every_part_at_the_stated_size():
     model, processor = tiny_paligemma()
     assert 250_000 < sum(p.numel() for p in model.parameters()) < 260_000
