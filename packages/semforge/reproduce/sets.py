@@ -2,23 +2,25 @@
 
 Protocol 1 trains on all attributes and tests on the speakers left out, with the families of
 generators it knows and with unseen ones. Protocol 2 trains without one attribute and tests on it.
-Real test pictures are the same in both. Labels of training forgeries are hidden in part, and
+Real test pictures are the same in both. Labels of training forgeries can be hidden in part, and
 training has no val part: it goes on for a fixed time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from semforge.entries import REAL, Entry, FaceList
 from semforge.fingerprints import UNSEEN_FAMILIES
 from semforge.graph import LabelGraph
+from semforge.inference import UNKNOWN
 from semforge.layouts import open_faces
 from semforge.synthesis import synthesize
 
-UNKNOWN = 0.4
-PER_SPEAKER = 1000
+HIDDEN = 0.4
 
 
 def folds(faces: Path) -> list[tuple[str, str]]:
@@ -31,13 +33,16 @@ def folds(faces: Path) -> list[tuple[str, str]]:
     return list(zip(speakers[::2], speakers[1::2], strict=True))
 
 
-def make_set(faces: Path, out: Path, left_out: tuple[str, str], *, size: int = 64) -> FaceList:
-    """Return the pictures of a fold; they are made if they are not there yet.
+def make_set(
+    faces: Path, out: Path, left_out: tuple[str, str], *, per_speaker: int, size: int = 64
+) -> FaceList:
+    """Return the pictures of a fold with all labels; they are made if they are not there yet.
 
     Args:
         faces: folder of one video per speaker.
         out: folder of all folds.
         left_out: speakers of the test part.
+        per_speaker: pictures.
         size: side of the pictures in pixels.
     """
     graph = LabelGraph.ffsc()
@@ -48,12 +53,11 @@ def make_set(faces: Path, out: Path, left_out: tuple[str, str], *, size: int = 6
         synthesize(
             faces,
             folder,
-            PER_SPEAKER * len(speakers),
+            per_speaker * len(speakers),
             graph=graph,
             size=size,
             parts={"train": rest, "test": left_out},
             n_frames=25,
-            unknown=UNKNOWN,
             overwrite=True,
         )
     return open_faces(folder, graph)
@@ -91,6 +95,23 @@ def protocol_2(made: FaceList, attribute: str) -> tuple[FaceList, dict[str, Face
         )
     }
     return train, tests
+
+
+def hide_labels(faces: FaceList, share: float, *, seed: int = 0) -> FaceList:
+    """Return the pictures with a share of the forgeries' attributes and regions unknown.
+
+    Args:
+        faces: of the training part.
+        share: in [0, 1].
+        seed: of the choice.
+    """
+    rng = np.random.default_rng(seed)
+    hidden = rng.random(faces.labels.shape) < share
+    hidden[:, 0] = False
+    hidden[faces.labels[:, 0] == 0] = False
+    labels = np.where(hidden, UNKNOWN, faces.labels).tolist()
+    entries = zip(faces.entries, labels, strict=True)
+    return FaceList(tuple(replace(e, label=tuple(label)) for e, label in entries), faces.source)
 
 
 def _family(entry: Entry) -> str:
