@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+NARROW = "\N{NO-BREAK SPACE}"  # a narrow column breaks before ±, not after it
 MARK = re.compile(r"^<!-- results: ([\w-]+)(?: (\w+))? -->$", re.MULTILINE)
 
 
@@ -27,7 +28,8 @@ def shown(value: Any) -> str:
 def table(result: dict[str, Any], key: str | None = None) -> str:
     """Return a list of rows as Markdown; lists within it are left out.
 
-    A column ``std``, or whose name ends so, joins the column before it.
+    A column ``std``, or whose name ends so, joins the column before it; columns ``NAME low`` and
+    ``NAME high`` become one, ``NAME``.
 
     Args:
         result: ``rows`` (mappings), and optionally ``notes``, ``hardware``, ``command``.
@@ -38,7 +40,11 @@ def table(result: dict[str, Any], key: str | None = None) -> str:
         cells: dict[str, str] = {}
         for name, value in row.items():
             if name.endswith("std") and value is not None:
-                cells[list(cells)[-1]] += f" ± {shown(value)}"
+                cells[list(cells)[-1]] += f" ±{NARROW}{shown(value)}"
+            elif name.endswith(" high") and (whole := name.removesuffix(" high")) in cells:
+                cells[whole] += f" to{NARROW}{shown(value)}" if value is not None else ""
+            elif name.endswith(" low") and f"{name.removesuffix(' low')} high" in row:
+                cells[name.removesuffix(" low")] = shown(value)
             elif not name.endswith("std") and not isinstance(value, list):
                 cells[name] = shown(value)
         rows.append(cells)

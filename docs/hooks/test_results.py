@@ -9,10 +9,23 @@ def test_rows_become_a_table_with_spread_and_source():
         {"method": "rld", "accuracy": 0.75, "std": None, "p": 0.00002},
     ]
     text = table({"rows": rows, "hardware": "a machine", "command": "nox -s reproduce"})
-    assert "| ce | 0.5000 ± 0.0100 | – |" in text
+    assert "| ce | 0.5000 ±\N{NO-BREAK SPACE}0.0100 | – |" in text
     assert "| rld | 0.7500 | 2.0e-05 |" in text
     assert "per seed" not in text
     assert text.endswith("hardware: a machine. Made by `nox -s reproduce`.")
+
+
+def test_an_interval_is_one_column():
+    rows = [
+        {"first": "a", "95 % low": -0.5, "95 % high": 0.25, "low": 1},
+        {"first": "b", "95 % low": None, "95 % high": None, "low": 2},
+    ]
+    text = table({"rows": [], "compared": rows}, "compared")
+    assert text.splitlines()[0] == "| first | 95 % | low |"
+    assert text.splitlines()[2:] == [
+        "| a | -0.5000 to\N{NO-BREAK SPACE}0.2500 | 1 |",
+        "| b | – | 2 |",
+    ]
 
 
 def test_large_whole_numbers_have_separators():
@@ -32,4 +45,4 @@ def test_a_mark_with_a_key_takes_that_list_without_the_source(tmp_path):
     (tmp_path / "results" / "x.json").write_text(text)
     config = SimpleNamespace(docs_dir=str(tmp_path))
     got = on_page_markdown("<!-- results: x maps -->\n", None, config, None)
-    assert got == "| map | iou |\n|---|---|\n| a | 0.5000 ± 0.2500 |\n| b | – |\n"
+    assert got == "| map | iou |\n|---|---|\n| a | 0.5000 ±\N{NO-BREAK SPACE}0.2500 |\n| b | – |\n"

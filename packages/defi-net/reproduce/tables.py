@@ -149,8 +149,8 @@ def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "first - second": one.value,
                     "95 % low": one.low,
                     "95 % high": one.high,
-                    "low, photographs": other.low,
-                    "high, photographs": other.high,
+                    "over photographs low": other.low,
+                    "over photographs high": other.high,
                     "seeds that agree": f"{agree} of {len(by_seed)}",
                     "reads": ("higher" if low > 0 else "lower") if effect else NO_EFFECT,
                 }
