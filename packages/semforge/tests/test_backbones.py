@@ -28,8 +28,8 @@ def test_tiny_on_any_size():
     ],
 )
 def test_networks_of_timm_say_what_they_take_and_give(name, dim, size, mean):
-    with torch.device("meta"):  # shapes without numbers
-        backbone = create_backbone(name).eval()
+    backbone = create_backbone(name).eval()
+    with torch.inference_mode():
         features = backbone(torch.rand(2, 3, size, size))
     assert features.shape == (2, dim)
     assert (backbone.dim, backbone.image_size) == (dim, size)
@@ -37,10 +37,9 @@ def test_networks_of_timm_say_what_they_take_and_give(name, dim, size, mean):
 
 
 def test_another_size():
-    with torch.device("meta"):
-        vit = create_backbone("vit_base_patch32_clip_224", image_size=64)
-        assert vit(torch.rand(1, 3, 64, 64)).shape == (1, 512)
-        assert create_backbone("legacy_xception", image_size=96).image_size == 96
+    vit = create_backbone("vit_base_patch32_clip_224", image_size=64)
+    assert vit(torch.rand(1, 3, 64, 64)).shape == (1, 512)
+    assert create_backbone("legacy_xception", image_size=96).image_size == 96
 
 
 def test_weights_files_with_and_without_classifier(tmp_path):
