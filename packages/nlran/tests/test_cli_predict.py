@@ -5,6 +5,7 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
+from papercommons.testing.networks import change_network
 
 
 def test_prediction_writes_a_heat_map_on_the_grid_of_each_scan(
@@ -36,7 +37,9 @@ def test_prediction_writes_a_heat_map_on_the_grid_of_each_scan(
     assert result["metrics"]["scans"] == 6
 
 
-def test_prediction_goes_on_where_it_was_interrupted(call, run, phantoms, tmp_path, monkeypatch):
+def test_prediction_goes_on_where_it_was_interrupted(
+    call, run, phantoms, tmp_path, capsys, monkeypatch
+):
     import nlran.predicting
 
     scans, out, calls = tmp_path / "scans", tmp_path / "p", []
@@ -50,7 +53,8 @@ def test_prediction_goes_on_where_it_was_interrupted(call, run, phantoms, tmp_pa
         return explain(network, scan, *arguments, **options)
 
     monkeypatch.setattr(nlran.predicting, "explain_scan", counted)
-    arguments = (scans, "--checkpoint", run, "--out", out, "--no-controls")
+    network = shutil.copytree(run, tmp_path / "network")
+    arguments = (scans, "--checkpoint", network, "--out", out, "--no-controls")
     assert call("predict", *arguments, "--accelerator", "cpu") == 1
     assert call("predict", *arguments, "--accelerator", "cpu", "--resume") == 0
     assert len(calls) == 7
@@ -58,6 +62,9 @@ def test_prediction_goes_on_where_it_was_interrupted(call, run, phantoms, tmp_pa
     assert call("predict", *arguments, "--accelerator", "cpu", "--resume") == 0
     assert len(calls) == 8
     assert len((out / "predictions.csv").read_text().splitlines()) == 8
+    change_network(network)
+    assert call("predict", *arguments, "--accelerator", "cpu", "--resume") == 2
+    assert "cannot resume: weights was" in capsys.readouterr().err
 
 
 def test_a_broken_scan_stops_prediction_or_is_named_and_skipped(

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from papercommons.testing.networks import change_network
 from PIL import Image
 from semforge.saved import load_net
 
@@ -107,6 +108,15 @@ def test_a_finished_run_is_resumed_without_computing(call, run, photos, clip, se
     assert (out / "files/two.json").is_file()
     assert after[2:] == before[2:]
     assert after[1]["says"] == "fake"  # as noted, though altered
+
+
+def test_a_run_of_another_network_is_not_resumed(call, run, photos, tmp_path, capsys):
+    network, out = shutil.copytree(run, tmp_path / "network"), tmp_path / "out"
+    arguments = (photos, "--checkpoint", network, "--out", out)
+    assert call("predict", *arguments) == 0
+    change_network(network)
+    assert call("predict", *arguments, "--resume") == 2
+    assert "cannot resume: weights was" in capsys.readouterr().err
 
 
 def test_faces_cut_before_are_taken_whole(call, run, drawn, capsys):

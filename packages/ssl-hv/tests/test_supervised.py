@@ -70,8 +70,7 @@ def test_the_loss_of_pairs_is_cross_entropy_of_the_logit(monkeypatch):
 def test_the_loss_of_writers_takes_a_margin_off_the_true_cosine(monkeypatch):
     module = WriterModule(verifier("cosine"), 5, scale=10, margin=0.2, augmentation="none").eval()
     found = logged(module, monkeypatch)
-    images = grey(6)
-    batch = ImageBatch(images, torch.tensor([0, 4, 2, 2, 1, 0]), torch.arange(6), images)
+    batch = ImageBatch(grey(6), torch.tensor([0, 4, 2, 2, 1, 0]), torch.arange(6))
     embeddings = F.normalize(module.verifier.embed(batch.images))
     cosines = (embeddings @ F.normalize(module.prototypes).T).detach()
     logits = 10 * (cosines - 0.2 * torch.eye(5)[batch.writers])

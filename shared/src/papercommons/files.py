@@ -250,3 +250,56 @@ def hash_files(paths: Iterable[str | Path]) -> str:
                 file.seek(size - (1 << 19))
                 digest.update(file.read())
     return digest.hexdigest()[:16]
+
+
+def hash_saved(path: str | Path) -> str:
+    """Return a short hash of a saved network: whether it is the one that a run began with.
+
+    Args:
+        path: folder of a saved network, or of the run that made it; or a file of weights.
+
+    Raises:
+        DataError: see `find_saved`.
+    """
+    if Path(path).is_file():
+        return hash_files([path])
+    folder = find_saved(path)
+    return hash_files([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
+
+
+def name_outputs(stems: Iterable[str], *, empty: str = "file") -> list[str]:
+    """Return a plain, unique name for the outputs of each file; the same for the same list.
+
+    Args:
+        stems: names of the files, without folder and suffix.
+        empty: what stands for a name without letters.
+
+    Example:
+        >>> name_outputs(["x", "x", "y z"])
+        ['x', 'x_2', 'y_z']
+    """
+    names: dict[str, None] = {}
+    last: dict[str, int] = {}
+    for stem in stems:
+        plain = "".join(c if c.isalnum() or c == "-" else "_" for c in stem) or empty
+        number = last.get(plain, 0) + 1
+        while (name := plain if number == 1 else f"{plain}_{number}") in names:
+            number += 1
+        last[plain], names[name] = number, None
+    return list(names)
+
+
+def read_note(note: Path, path: Path, digest: str) -> dict[str, Any] | None:
+    """Return what an interrupted run noted of a file, None where it must be looked at again.
+
+    Args:
+        note: JSON file, with at least ``path`` and ``hash``; it need not exist.
+        path: the file.
+        digest: its hash now.
+    """
+    try:
+        kept = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = isinstance(kept, dict) and (kept.get("path"), kept.get("hash")) == (str(path), digest)
+    return kept if same else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -14,7 +13,16 @@ import numpy as np
 from papercommons.cli import ComputeOptions, track
 from papercommons.data.images import find_images
 from papercommons.errors import DataError
-from papercommons.files import atomic_path, hash_files, prepare_out, write_csv, write_json
+from papercommons.files import (
+    atomic_path,
+    hash_files,
+    hash_saved,
+    name_outputs,
+    prepare_out,
+    read_note,
+    write_csv,
+    write_json,
+)
 from papercommons.metrics.detection import image_score
 from papercommons.report import Result, Section, describe_device, write_report
 
@@ -68,16 +76,17 @@ def predict_photos(
     localizer, config = open_localizer(checkpoint, view, run)
     image = remembered(config)
     settings: dict[str, Any] = {"images": list(places), "checkpoint": checkpoint, "out": out}
+    settings |= {"weights": hash_saved(checkpoint)}
     settings |= {"threshold": threshold, "save": list(save), "format": list(formats)}
     settings |= {"skip_bad": skip_bad, **asdict(view), **run.settings()}
     folder = prepare_out(out, settings, resume="last" if resume else None, overwrite=run.overwrite)
     rows: list[dict[str, Any]] = []
-    names = name_outputs(paths)
+    names = name_outputs((path.stem for path in paths), empty="photograph")
     for path, name in track(list(zip(paths, names, strict=True)), "photographs"):
         note = folder / FOLDER / f"{name}.json"
         digest = hash_files([path])
-        kept = _read_note(note)
-        if (kept.get("path"), kept.get("hash")) == (str(path), digest):
+        kept = read_note(note, path, digest)
+        if kept is not None:
             rows.append(kept)
             continue
         try:
@@ -154,35 +163,6 @@ def check_photos(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], lis
     if not good:
         raise DataError(f"none of the photographs can be used: {bad[0]}")
     return good, bad
-
-
-def name_outputs(paths: Sequence[Path]) -> list[str]:
-    """Return a plain, unique name for the outputs of each file; the same for the same list.
-
-    Args:
-        paths: files.
-
-    Example:
-        >>> name_outputs([Path("a/x.png"), Path("b/x.jpg"), Path("b/y z.png")])
-        ['x', 'x_2', 'y_z']
-    """
-    names: list[str] = []
-    for path in paths:
-        plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in path.stem) or "photograph"
-        name, number = plain, 1
-        while name in names:
-            number += 1
-            name = f"{plain}_{number}"
-        names.append(name)
-    return names
-
-
-def _read_note(note: Path) -> dict[str, Any]:
-    try:
-        kept = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
 
 
 def _write_photo(

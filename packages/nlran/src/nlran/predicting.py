@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +13,15 @@ import numpy as np
 import torch
 from papercommons.cli import ComputeOptions, DeviceOptions, track
 from papercommons.errors import DataError
-from papercommons.files import atomic_path, hash_files, prepare_out, write_csv, write_json
+from papercommons.files import (
+    atomic_path,
+    hash_files,
+    hash_saved,
+    prepare_out,
+    read_note,
+    write_csv,
+    write_json,
+)
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import make_trainer
 
@@ -75,6 +82,7 @@ def predict_scans(
     scans = find_scan_files(places)
     check_lung_mask(reading, len(scans))
     settings = {"scans": list(places), "checkpoint": checkpoint, "out": out}
+    settings |= {"weights": hash_saved(checkpoint)}
     settings |= {**asdict(maps), **asdict(reading), **run.settings()}
     device, autocast = open_device(run)
     network.to(device)
@@ -90,8 +98,8 @@ def predict_scans(
         note = folder / "scans" / f"{name}.json"
         digest = hash_files(scan_files(scan))
         digests.append(digest)
-        kept = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-        if (kept.get("path"), kept.get("hash")) == (str(scan), digest):
+        kept = read_note(note, scan, digest)
+        if kept is not None:
             rows.append(kept)
             continue
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,16 @@ from typing import Any
 
 from papercommons.cli import ComputeOptions, track
 from papercommons.errors import DataError
-from papercommons.files import atomic_path, hash_files, prepare_out, write_csv, write_json
+from papercommons.files import (
+    atomic_path,
+    hash_files,
+    hash_saved,
+    name_outputs,
+    prepare_out,
+    read_note,
+    write_csv,
+    write_json,
+)
 from papercommons.report import Result, Section, describe_device, write_report
 
 from semforge.calibrating import threshold_of
@@ -83,6 +91,7 @@ def predict_faces(
         0 if node is None else nodes.index(node),
     )
     settings: dict[str, Any] = {"files": list(places), "checkpoint": checkpoint, "out": out}
+    settings |= {"weights": hash_saved(checkpoint)}
     settings |= {"n_frames": n_frames, "threshold": threshold, "heat": heat, "heat_node": node}
     settings |= {"batch_size": batch_size, "skip_bad": skip_bad, **way, **run.settings()}
     folder = None
@@ -90,7 +99,7 @@ def predict_faces(
         keep = "last" if resume else None
         folder = prepare_out(out, settings, resume=keep, overwrite=run.overwrite)
     rows: list[Row] = []
-    names = name_outputs(paths)
+    names = name_outputs(path.stem for path in paths)
     for path, name in track(list(zip(paths, names, strict=True)), "files"):
         try:
             rows += look_at(path, name, inspector, look, folder)
@@ -230,8 +239,8 @@ def look_at(
     note = None if folder is None else folder / FOLDER / f"{name}.json"
     digest = hash_files([path]) if path.is_file() else ""
     if note is not None:
-        kept = read_note(note)
-        if (kept.get("path"), kept.get("hash")) == (str(path), digest):
+        kept = read_note(note, path, digest)
+        if kept is not None and isinstance(kept.get("rows"), list):
             return [{**row, "path": path} for row in kept["rows"]]
     seen = see(path, look.cropper, look.n_frames)
     about = {"file": str(path), "path": path, "name": name}
@@ -245,15 +254,6 @@ def look_at(
         plain = [{k: v for k, v in row.items() if k != "path"} for row in rows]
         write_json(note, {"path": str(path), "hash": digest, "rows": plain})
     return rows
-
-
-def read_note(note: Path) -> dict[str, Any]:
-    """Return what a run noted of a file; {} where it did not come so far."""
-    try:
-        kept = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) and isinstance(kept.get("rows"), list) else {}
 
 
 def draw_file(
@@ -298,27 +298,6 @@ def draw_file(
         heat, title = heat_map(crop, inspector, look)
         picture = face_png(crop, heat, verdict.probabilities, verdict.decoded, title)
         _save(Path(f"{start}_face{verdict.row['face']}.png"), picture)
-
-
-def name_outputs(paths: Sequence[Path]) -> list[str]:
-    """Return a plain, unique name for the outputs of each file; the same for the same list.
-
-    Args:
-        paths: files.
-
-    Example:
-        >>> name_outputs([Path("a/x.png"), Path("b/x.jpg"), Path("b/y z.png")])
-        ['x', 'x_2', 'y_z']
-    """
-    names: dict[str, None] = {}
-    last: dict[str, int] = {}
-    for path in paths:
-        plain = "".join(c if c.isalnum() or c == "-" else "_" for c in path.stem) or "file"
-        number = last.get(plain, 0) + 1
-        while (name := plain if number == 1 else f"{plain}_{number}") in names:
-            number += 1
-        last[plain], names[name] = number, None
-    return list(names)
 
 
 def sections_of(folder: Path, rows: Sequence[Row]) -> list[Section]:

@@ -34,14 +34,14 @@ class ImageBatch(NamedTuple):
         writers: class number of each writer among the labelled training writers, -1 for others,
             int64, shape (B,).
         indices: place of each image in the set, int64, shape (B,).
-        partners: what each image is compared with in pre-training: itself, or another word of its
-            page; uint8, shape (B, C, H, W).
+        partners: what each image is compared with in pre-training: another word of its page, uint8,
+            shape (B, C, H, W); None is the image itself.
     """
 
     images: Tensor
     writers: Tensor
     indices: Tensor
-    partners: Tensor
+    partners: Tensor | None = None
 
 
 class PairBatch(NamedTuple):
@@ -89,11 +89,12 @@ class ImageDataset(Dataset[ImageBatch]):
         """Return the batch of (epoch, number in `indices`) pairs."""
         numbers = np.array([number for _, number in items])
         places = self.indices[numbers]
-        images = partners = self.images[places]
-        if self.partners is not None:
-            generator = np.random.default_rng([self.seed, items[0][0], items[0][1]])
-            partners = self.images[self.indices[self.partners.draw(numbers, generator)]]
-        return ImageBatch(images, self.writers[places], places, partners)
+        batch = ImageBatch(self.images[places], self.writers[places], places)
+        if self.partners is None:
+            return batch
+        generator = np.random.default_rng([self.seed, *items[0]])
+        others = self.indices[self.partners.draw(numbers, generator)]
+        return batch._replace(partners=self.images[others])
 
 
 class Partners:

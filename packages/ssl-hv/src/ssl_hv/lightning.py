@@ -101,7 +101,8 @@ class PretrainModule(LightningModule):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        views = self.views(as_ink(batch.images), as_ink(batch.partners))
+        partners = None if batch.partners is None else as_ink(batch.partners)
+        views = self.views(as_ink(batch.images), partners)
         parts: dict[str, Tensor] = self.objective(views)
         self.log_parts(parts, len(batch.images))
         return parts["loss"]

@@ -153,6 +153,7 @@ class WriterModule(JudgedOnPairs):
             on_epoch=True,
             on_step=False,
             sync_dist=True,
+            batch_size=len(images),
         )
         return loss
 
