@@ -9,7 +9,15 @@ METRICS = ("localization", "roc", "tables", "detection")
 
 
 @pytest.mark.parametrize(
-    "name", ["errors", "files", "report", "data.scenes", *(f"metrics.{name}" for name in METRICS)]
+    "name",
+    [
+        "errors",
+        "files",
+        "report",
+        "data.distortions",
+        "data.scenes",
+        *(f"metrics.{name}" for name in METRICS),
+    ],
 )
 def test_examples_in_docstrings(name):
     result = doctest.testmod(importlib.import_module(f"papercommons.{name}"))

@@ -115,8 +115,9 @@ def test_sets_without_what_is_asked_for(call, forged, run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--robustness", "jpg=90"), "no post-processing 'jpg'; did you mean jpeg"),
+        (("--robustness", "jpg=90"), "no distortion 'jpg'; did you mean jpeg"),
         (("--robustness", "jpeg=0:100"), "needs three numbers"),
+        (("--robustness", "90"), "expected KIND=START:STOP:STEP"),
         (("--threshold", 1), "--threshold must be in (0, 1)"),
         (("--bootstrap", 1), "--bootstrap must be >= 10"),
         (("--tile", 64, "--resize", 64), "--tile and --resize exclude each other"),
@@ -137,16 +138,6 @@ def test_wrong_options_are_one_line(call, forged, run, options, message, capsys)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("defi-net-eval: error: ")
     assert message in line
-
-
-def test_standard_distortions_have_a_name(call, forged, run, capsys):
-    from defi_net.cli import distortion_words
-    from defi_net.robustness import STANDARD
-
-    assert distortion_words(["standard"]) == list(STANDARD)
-    assert distortion_words(["jpeg=90", "50", "blur=1"]) == ["jpeg=90,50", "blur=1"]
-    assert call("eval", "--data", forged, "--checkpoint", run, "--robustness", "90") == 2
-    assert "expected KIND=START:STOP:STEP" in capsys.readouterr().err
 
 
 def test_checkpoints_that_do_not_fit(call, forged, run, tmp_path, capsys):

@@ -65,7 +65,7 @@ def test_a_finished_set_is_not_written_over(call, photos, forged, capsys):
         (("--engines", "patch", "--area", "0.1,0.2,0.3"), "--area must be LEAST,GREATEST"),
         (("--engines", "patch", "--masks", "file"), "masks from files need mask_folder"),
         (("--engines", "patch", "--masks", "star"), "no mask 'star'"),
-        (("--engines", "patch", "--jpeg", "0,50"), "jpeg must be a range within 1 to 100"),
+        (("--engines", "patch", "--jpeg", "0,50"), "jpeg must be within 1 to 100"),
         (("--engines", "patch", "--size", 400), "too small for --size 400"),
         (("--engines", "patch", "--per-image", 0), "per_image must be >= 1"),
         (("--engines", "patch", "--val-frac", 0.6, "--test-frac", 0.6), "below 1 together"),

@@ -19,13 +19,13 @@ from defi_net.evaluation import (
     undistorted,
 )
 from defi_net.layouts import Sample
-from defi_net.robustness import parse_distortions
+from papercommons.data.distortions import parse_distortions
 from papercommons.errors import DataError
 from papercommons.files import write_csv
 from papercommons.metrics.localization import pixel_metrics
 from papercommons.metrics.tables import compare
 
-DISTORTIONS = parse_distortions(["jpeg=90,50", "noise=5", "resize=0.5"])
+DISTORTIONS = parse_distortions(["jpeg=90", "50", "noise=5", "resize=0.5"], {})
 
 
 def sample(number, forged):

@@ -22,7 +22,7 @@ def result_of(folder):
 @pytest.fixture(scope="module")
 def judged(call, run, drawn, tmp_path_factory):
     out = tmp_path_factory.mktemp("judged") / "out"
-    options = ("--perturb", "jpeg50,noise", "--resample", "identity", "--bootstrap", 40)
+    options = ("--robustness", "jpeg=50,noise", "--resample", "identity", "--bootstrap", 40)
     arguments = ("--data", drawn, "--checkpoint", run, "--out", out, *options)
     assert call("eval", *arguments) == 0
     return out
@@ -63,9 +63,9 @@ def test_numbers_follow_from_faces_csv(judged):
     assert set(metrics["methods"]) == {"real", "ageing", "smiling", "pale"}
 
 
-def test_curves_after_perturbations(judged):
-    curves = result_of(judged)["metrics"]["perturbed"]
-    assert list(curves) == ["none", "jpeg50", "noise2", "noise5", "noise10", "noise20"]
+def test_curves_after_distortions(judged):
+    curves = result_of(judged)["metrics"]["robustness"]
+    assert list(curves) == ["none", "jpeg=50", "noise=2", "noise=5", "noise=10", "noise=20"]
     assert curves["none"]["auc"] == result_of(judged)["metrics"]["faces"]["auc"]["value"]
     page = (judged / "report.html").read_text()
     assert "<h2>After JPEG, resizing, blur and noise</h2>" in page
@@ -82,10 +82,10 @@ class Black:
         return "black"
 
 
-def test_a_perturbation_is_done_to_each_face(run, drawn):
+def test_a_distortion_is_done_to_each_face(run, drawn):
     inspector = open_inspector(str(run), ComputeOptions(accelerator="cpu"))
     data = FaceForgeryData(drawn, graph=inspector.net.graph, size=32)
-    found = judge(inspector, data, "val", perturb=[Black()], draws=10)
+    found = judge(inspector, data, "val", robustness=[Black()], draws=10)
     assert found.curves["none"]["auc"] > 0.9
     assert found.curves["black"]["auc"] == 0.5
 
@@ -108,7 +108,7 @@ def test_a_threshold_and_a_split_of_one_s_own(call, run, drawn, capsys):
         (("--threshold", 1), "--threshold must be in (0, 1)"),
         (("--bootstrap", 1), "--bootstrap must be >= 10"),
         (("--batch-size", 0), "--batch-size must be >= 1"),
-        (("--perturb", "jpg"), "--perturb 'jpg': expected jpeg"),
+        (("--robustness", "jpg=50"), "no distortion 'jpg'; did you mean jpeg"),
         (("--boxes", "{drawn}/list.csv"), "--boxes goes with --crop boxes"),
         (("--crop", "boxes", "--boxes", "{drawn}/list.csv"), "so --crop boxes would show it"),
         (("--data", "{list}", "--split", "val"), "no split val: it has no splits"),

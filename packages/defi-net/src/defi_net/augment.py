@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from papercommons.data.distortions import blur, jpeg, noise, resize
 
-from defi_net.postprocess import blur, jpeg, noise, resize, resize_mask
+from defi_net.postprocess import resize_mask
 
 Augment = Literal["none", "paper", "robust"]
 Fit = Literal["resize", "crop"]

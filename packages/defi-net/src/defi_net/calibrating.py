@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from papercommons.cli import track
+from papercommons.data.distortions import Distortion, distort
 from papercommons.errors import DataError
 from papercommons.metrics.detection import Score, false_alarm_threshold, image_score
 
 from defi_net.evaluation import Predict
 from defi_net.layouts import Sample
-from defi_net.robustness import Distortion, distort
 
 log = logging.getLogger("papercommons")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,6 +21,13 @@ from defi_net.options import (
     check_rate,
 )
 
+ROBUSTNESS = {
+    "jpeg": (100.0, 90.0, 80.0, 70.0, 60.0, 50.0),
+    "blur": (0.5, 1.0, 1.5, 2.0),
+    "noise": (2.0, 4.0, 6.0, 8.0, 10.0),
+    "resize": (0.5, 0.75, 1.0, 1.25, 1.5),
+}
+"""Section 5's strengths: JPEG quality, sigmas in pixels and in grey levels, factor."""
 Map = Literal["prob", "mask", "edge", "overlay"]
 Form = Literal["png", "npy"]
 Format = Literal["safetensors", "onnx"]
@@ -146,7 +152,8 @@ def evaluate(
             trufor (TruFor's, which flatters) or all.
         by: what groups the table: method, source or none.
         robustness: distortions to judge after, too: jpeg, webp, blur, noise, resize, as
-            jpeg=100:50:10,blur=0.5:2:0.5,resize=0.7; or standard.
+            jpeg=100:50:10,blur=0.5:2:0.5,resize=0.7; jpeg alone has standard strengths; standard is
+            all of those.
         threshold: on the probability of a pixel.
         score: of a whole photograph: max of its map, or top1, the mean of its highest 1 %; the
             network's own if not given.
@@ -164,14 +171,13 @@ def evaluate(
     if false_alarm_rate is not None:
         check_rate(false_alarm_rate)
     check_bootstrap(bootstrap)
-    words = distortion_words(robustness or [])
+    from papercommons.data.distortions import parse_distortions
+
+    distortions = parse_distortions(robustness or [], ROBUSTNESS)
     if out is not None:
         check_out(out, overwrite=run.overwrite, keep=[data, checkpoint])
     from papercommons.metrics.localization import PROTOCOLS
 
-    from defi_net.robustness import parse_distortions
-
-    distortions = parse_distortions(words)
     from defi_net.evaluating import evaluate_network
 
     return evaluate_network(
@@ -350,25 +356,6 @@ def check_bootstrap(draws: int) -> None:
     """Raise ValueError unless there are enough resamples for an interval."""
     if draws < 10:
         raise ValueError(f"--bootstrap must be >= 10, got {draws}")
-
-
-def distortion_words(given: Sequence[str]) -> list[str]:
-    """Return the distortions of --robustness, one each: ``jpeg=95,70`` came in two parts.
-
-    Args:
-        given: what stood between commas.
-    """
-    from defi_net.robustness import STANDARD
-
-    words: list[str] = []
-    for part in given:
-        if part == "standard":
-            words += STANDARD
-        elif "=" in part or not words:
-            words.append(part)
-        else:
-            words[-1] += f",{part}"
-    return words
 
 
 main_synth = program(synth, "defi-net-synth")

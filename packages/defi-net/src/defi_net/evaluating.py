@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from papercommons.cli import ComputeOptions
+from papercommons.data.distortions import Distortion
 from papercommons.errors import DataError
 from papercommons.files import prepare_out
 from papercommons.metrics.detection import Score
@@ -23,7 +24,6 @@ from defi_net.localizing import Localizer
 from defi_net.opening import describe_way, open_data, open_localizer
 from defi_net.options import SetOptions, ViewOptions
 from defi_net.reading import read_sample
-from defi_net.robustness import Distortion
 from defi_net.saved import LIMITS
 
 PACKAGE = "defi-net"

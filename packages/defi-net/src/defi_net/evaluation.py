@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from papercommons.cli import track
+from papercommons.data.distortions import Distortion, distort
 from papercommons.errors import DataError, reason
 from papercommons.metrics.detection import Estimate, Score, image_metrics, image_score
 from papercommons.metrics.localization import PROTOCOLS, Protocol, boundary_f1, pixel_metrics
@@ -25,7 +26,6 @@ from papercommons.metrics.tables import Summary, summarize
 
 from defi_net.layouts import Sample
 from defi_net.reading import read_sample
-from defi_net.robustness import Distortion, distort
 
 Row = dict[str, Any]
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -194,7 +194,7 @@ class Point(NamedTuple):
     """A mean at one strength of a distortion.
 
     Attributes:
-        strength: see `defi_net.robustness.Distortion`.
+        strength: see `papercommons.data.distortions.Distortion`.
         value: the mean; NaN where it is not defined.
         low: end of its 95 % interval.
         high: the other end.

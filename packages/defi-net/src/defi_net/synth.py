@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from papercommons.cli import track
+from papercommons.data.distortions import noise, resize
 from papercommons.data.images import find_images
 from papercommons.errors import DataError
 from papercommons.files import atomic_path, check_out, prepare_out, write_csv
@@ -27,7 +28,7 @@ from papercommons.files import atomic_path, check_out, prepare_out, write_csv
 from defi_net.engines import Engine, EngineOptions, open_engine
 from defi_net.layouts import AUTHENTIC, shorten
 from defi_net.masks import Mask, MaskFiles, draw_mask
-from defi_net.postprocess import Postprocess, noise, resize, resize_mask
+from defi_net.postprocess import Postprocess, resize_mask
 from defi_net.reading import read_photo
 from defi_net.recipe import Mode, Recipe, check_recipe
 from defi_net.sources import split_sources

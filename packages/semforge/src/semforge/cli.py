@@ -22,6 +22,14 @@ from semforge.options import (
     check_graph,
 )
 
+ROBUSTNESS = {
+    "jpeg": (90.0, 70.0, 50.0, 30.0),
+    "resize": (0.75, 0.5, 0.35, 0.25),
+    "blur": (0.5, 1.0, 2.0, 3.0),
+    "noise": (2.0, 5.0, 10.0, 20.0),
+}
+"""Standard strengths: JPEG quality, factor, sigmas in pixels and in grey levels."""
+
 
 def train(
     *,
@@ -76,7 +84,7 @@ def evaluate(
     data: str,
     checkpoint: str,
     split: Literal["auto", "train", "val", "test", "all"] = "auto",
-    perturb: list[str] | None = None,
+    robustness: list[str] | None = None,
     threshold: float | None = None,
     resample: Literal["video", "identity", "face"] = "video",
     bootstrap: int = 1000,
@@ -94,8 +102,9 @@ def evaluate(
         data: as for semforge-train.
         checkpoint: the --out folder of semforge-train, or its export/.
         split: of a list that has splits; auto is test, or all where there are none.
-        perturb: judge once more after each of jpeg, resize, blur, noise (a curve each), or one
-            strength, as jpeg70,blur2; or all.
+        robustness: distortions to judge after, too, at the network's size: jpeg, webp, blur, noise,
+            resize (and back), as jpeg=100:50:10,blur=2,resize=0.5; jpeg alone has standard
+            strengths; standard is all of those.
         threshold: on p(fake); the network's own, chosen on val, if not given.
         resample: what the intervals draw: videos, identities (where the list names them) or faces.
         bootstrap: resamples.
@@ -117,9 +126,9 @@ def evaluate(
         raise ValueError(f"--bootstrap must be >= 10, got {bootstrap}")
     if num_workers < 0:
         raise ValueError(f"--num-workers must be >= 0, got {num_workers}")
-    from semforge.perturbing import parse_perturbations
+    from papercommons.data.distortions import AtSameSize, parse_distortions
 
-    perturbations = parse_perturbations(perturb or [])
+    distortions = parse_distortions(robustness or [], ROBUSTNESS)
     if out is not None:
         check_out(out, overwrite=run.overwrite, keep=[data, checkpoint])
     from semforge.judging import evaluate_network
@@ -128,7 +137,7 @@ def evaluate(
         data,
         checkpoint,
         split,
-        perturbations,
+        [AtSameSize(each) for each in distortions],
         threshold,
         resample,
         bootstrap,

@@ -5,10 +5,10 @@ Pictures are uint8, shape (H, W, 3), in RGB. Chance comes from the generator tha
 
 from __future__ import annotations
 
-import io
 from functools import cache
 
 import numpy as np
+from papercommons.data.distortions import jpeg
 
 BLOCK = 8  # pixels of a side
 GREY = 128
@@ -100,20 +100,6 @@ def pixelate(image: np.ndarray, factor: int) -> np.ndarray:
     small = (max(1, width // factor), max(1, height // factor))
     picture = Image.fromarray(image).resize(small, Image.Resampling.BILINEAR)
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-
-
-def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Return the picture as JPEG gives it back.
-
-    Args:
-        image: uint8, shape (H, W, 3).
-        quality: of Pillow's scale, 1 to 100.
-    """
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file).convert("RGB"))
 
 
 @cache

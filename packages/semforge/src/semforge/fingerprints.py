@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from papercommons.data.distortions import jpeg
 
-from semforge.corruption import gaussian_blur, jpeg
+from semforge.corruption import gaussian_blur
 
 TRAIN_FAMILIES = ("half", "checker", "sharpen", "levels", "median")
 UNSEEN_FAMILIES = ("nearest", "colour")

@@ -46,7 +46,7 @@ class Judgement:
         videos: likewise, over videos; empty where no video has several faces.
         calibration: errors of the probabilities.
         sources: how many different ones the intervals resample.
-        curves: perturbation -> measures of faces.
+        curves: distortion -> measures of faces.
     """
 
     scores: Scores
@@ -195,7 +195,7 @@ class Judgement:
             "nodes": {row["node"]: row for row in self.node_table()},
             "methods": {row["method"]: row for row in self.method_table()},
             "map_state": self.states(),
-            "perturbed": self.curves,
+            "robustness": self.curves,
             "threshold_log_odds": self.threshold,
             "counts": {
                 "faces": len(root),

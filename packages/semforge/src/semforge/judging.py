@@ -14,6 +14,7 @@ from papercommons.errors import DataError
 from papercommons.files import prepare_out, write_csv
 from papercommons.report import Result, Section, describe_device, write_report
 
+from semforge.batches import Change
 from semforge.cutting import crop_way
 from semforge.data import FaceForgeryData
 from semforge.entries import FaceList
@@ -22,7 +23,6 @@ from semforge.judgement import Judgement, Resample, video_names
 from semforge.layouts import open_faces
 from semforge.measures import detection_measures
 from semforge.options import PACKAGE, CropMode, SetOptions
-from semforge.perturbing import Perturbation
 from semforge.pictures import errors_sections, judgement_sections, worst_faces
 from semforge.saved import LIMITS
 
@@ -33,7 +33,7 @@ def evaluate_network(
     data: str,
     checkpoint: str,
     split: str,
-    perturb: Sequence[Perturbation],
+    robustness: Sequence[Change],
     threshold: float | None,
     resample: Resample,
     bootstrap: int,
@@ -51,7 +51,7 @@ def evaluate_network(
         data: list, CSV or folder of a published set.
         checkpoint: folder of a run, or of a saved network.
         split: auto, train, val, test or all.
-        perturb: after what the faces are judged once more.
+        robustness: after what the faces are judged once more.
         threshold: on p(fake); None is the network's own.
         resample: what intervals draw: video, identity or face.
         bootstrap: resamples.
@@ -72,7 +72,7 @@ def evaluate_network(
     whole = open_faces(data, graph, layout=options.layout, root=options.root)
     faces, split = choose_split(whole, split)
     settings: dict[str, Any] = {"data": data, "checkpoint": checkpoint, "split": split}
-    settings |= {"perturb": [str(each) for each in perturb], "threshold": threshold}
+    settings |= {"robustness": [str(each) for each in robustness], "threshold": threshold}
     settings |= {"resample": resample, "bootstrap": bootstrap, "out": out}
     settings |= {"batch_size": batch_size, "num_workers": num_workers, **way}
     settings |= {**asdict(options), **run.settings()}
@@ -92,7 +92,7 @@ def evaluate_network(
         inspector,
         found_data,
         "test",
-        perturb=perturb,
+        robustness=robustness,
         threshold=threshold,
         resample=resample,
         draws=bootstrap,
@@ -157,7 +157,7 @@ def judge(
     data: FaceForgeryData,
     part: str,
     *,
-    perturb: Sequence[Perturbation] = (),
+    robustness: Sequence[Change] = (),
     threshold: float | None = None,
     resample: Resample = "video",
     draws: int = 1000,
@@ -169,7 +169,7 @@ def judge(
         inspector: the network.
         data: the faces.
         part: train, val or test.
-        perturb: after what the faces are judged once more.
+        robustness: after what the faces are judged once more.
         threshold: on p(fake); None is the network's own.
         resample: what intervals draw.
         draws: resamples.
@@ -185,9 +185,9 @@ def judge(
         draws=draws,
         seed=seed,
     )
-    if perturb:
+    if robustness:
         found.curves["none"] = {name: each.value for name, each in found.faces.items()}
-    for each in perturb:
+    for each in robustness:
         changed = inspector.look(data.loader(part, change=each))
         known = changed.labels[:, 0] != 2
         of_each = detection_measures(

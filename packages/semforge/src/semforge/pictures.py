@@ -65,7 +65,7 @@ def judgement_sections(found: Judgement, calibration: RootCalibration | None) ->
                 "Faces are changed at the network's size. Resizing: by a factor and back.",
                 figure=curves_png(found.curves),
                 caption="Area under the ROC curve; dashed: faces as they are",
-                rows=[{"perturbation": name, **row} for name, row in found.curves.items()],
+                rows=[{"after": name, **row} for name, row in found.curves.items()],
             )
         )
     return sections
@@ -151,18 +151,24 @@ def nodes_png(found: Judgement) -> bytes:
 
 
 def curves_png(curves: Mapping[str, Mapping[str, float]], measure: str = "auc") -> bytes:
-    """Return a PNG with a panel per kind of perturbation.
+    """Return a PNG with a panel per kind of distortion.
 
     Args:
-        curves: perturbation (or ``none``) -> its measures.
+        curves: distortion (or ``none``) -> its measures.
         measure: the one drawn.
     """
     kinds: dict[str, list[tuple[float, float]]] = {}
     for name, row in curves.items():
         if name != "none":
-            kind = name.rstrip("0123456789.")
-            kinds.setdefault(kind, []).append((float(name.removeprefix(kind)), row[measure]))
-    labels = {"jpeg": "JPEG quality", "resize": "factor", "blur": "sigma", "noise": "sigma"}
+            kind, _, strength = name.partition("=")
+            kinds.setdefault(kind, []).append((float(strength), row[measure]))
+    labels = {
+        "jpeg": "JPEG quality",
+        "webp": "WebP quality",
+        "resize": "factor",
+        "blur": "sigma",
+        "noise": "sigma",
+    }
 
     def draw(figure: Any) -> None:
         panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
@@ -171,7 +177,7 @@ def curves_png(curves: Mapping[str, Mapping[str, float]], measure: str = "auc") 
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3)
             axes.axhline(curves["none"][measure], color="0.4", linestyle="--", linewidth=1)
             axes.set(title=kind, xlabel=labels[kind])
-            if kind in ("jpeg", "resize"):
+            if kind in ("jpeg", "webp", "resize"):
                 axes.invert_xaxis()  # stronger to the right
         panels[0].set_ylabel("ROC AUC")
 
