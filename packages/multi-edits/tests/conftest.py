@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,23 @@ def pytest_configure() -> None:
     from papercommons.testing.fixtures import require_installed
 
     require_installed("multi_edits")
+
+
+@pytest.fixture(scope="session")
+def call() -> Callable[..., int]:
+    """Run a command as the shell would; gives its exit code."""
+    from multi_edits import cli
+    from papercommons.cli import run_command
+
+    commands = vars(cli) | {"eval": getattr(cli, "evaluate", None), "make-scenes": cli.make_scenes}
+
+    def call(verb: str, *arguments: object) -> int:
+        if verb not in ("make-scenes", "eval") and "--accelerator" not in arguments:
+            arguments = (*arguments, "--accelerator", "cpu")
+        words = list(map(str, arguments))
+        return run_command(commands[verb], prog=f"multi-edits-{verb}", argv=words)
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +83,7 @@ def stock():
     from multi_edits.tiny import make_tiny
 
     return make_tiny(
-        WORDS, max_length=LENGTH, full_attention=True, channels=(8, 16), vae_channels=(8, 8)
+        WORDS, max_length=LENGTH, full_attention=True, channels=(8, 8, 16), vae_channels=(8, 8)
     )
 
 
@@ -85,3 +103,53 @@ def pipe(folder):
     pipeline = MultiEditsPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@pytest.fixture(scope="session")
+def xl_parts(stock):
+    """Parts of a tiny pipeline of the XL kind: two text encoders, sizes as a condition."""
+    import diffusers
+    import torch
+    import transformers
+
+    def encoder(kind, tokens):
+        config = transformers.CLIPTextConfig(
+            vocab_size=len(tokens),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=tokens.model_max_length,
+            projection_dim=8,
+            bos_token_id=tokens.bos_token_id,
+            eos_token_id=tokens.eos_token_id,
+            pad_token_id=tokens.pad_token_id,
+        )
+        return kind(config).eval()
+
+    torch.manual_seed(0)
+    tokens = stock.tokenizer
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        transformer_layers_per_block=2,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        cross_attention_dim=64,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + 8,
+    ).eval()
+    return {
+        "vae": stock.vae,
+        "unet": unet,
+        "scheduler": stock.scheduler,
+        "text_encoder": encoder(transformers.CLIPTextModel, tokens),
+        "tokenizer": tokens,
+        "text_encoder_2": encoder(transformers.CLIPTextModelWithProjection, tokens),
+        "tokenizer_2": tokens,
+    }

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 diffusers = pytest.importorskip("diffusers")
-transformers = pytest.importorskip("transformers")
 
 from multi_edits import AspectGroup, Edit, MultiEditsPipeline  # noqa: E402
 from multi_edits.model import EditingModel  # noqa: E402
@@ -60,52 +59,11 @@ def test_a_consistency_model_has_its_own_timesteps(pipe, image):
     assert lcm(image, **OPTIONS).image.size == (32, 32)
 
 
-def test_xl_has_two_encoders_and_sizes(stock, image):
-    def encoder(kind, tokens):
-        config = transformers.CLIPTextConfig(
-            vocab_size=len(tokens),
-            hidden_size=32,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=tokens.model_max_length,
-            projection_dim=8,
-            bos_token_id=tokens.bos_token_id,
-            eos_token_id=tokens.eos_token_id,
-            pad_token_id=tokens.pad_token_id,
-        )
-        return kind(config).eval()
-
-    torch.manual_seed(0)
-    tokens = stock.tokenizer
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        transformer_layers_per_block=2,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        cross_attention_dim=64,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=6 * 4 + 8,
-    ).eval()
-    parts = {
-        "vae": stock.vae,
-        "unet": unet,
-        "scheduler": stock.scheduler,
-        "text_encoder": encoder(transformers.CLIPTextModel, tokens),
-        "tokenizer": tokens,
-        "text_encoder_2": encoder(transformers.CLIPTextModelWithProjection, tokens),
-        "tokenizer_2": tokens,
-    }
-    xl = MultiEditsPipeline(**parts)
+def test_xl_has_two_encoders_and_sizes(xl_parts, image):
+    xl = MultiEditsPipeline(**xl_parts)
     xl.set_progress_bar_config(disable=True)
     encoded = EditingModel(xl).prompts(["a red circle", "a"])
-    theirs = diffusers.StableDiffusionXLPipeline(**parts).encode_prompt(
+    theirs = diffusers.StableDiffusionXLPipeline(**xl_parts).encode_prompt(
         ["a red circle", "a"], do_classifier_free_guidance=False
     )
     torch.testing.assert_close(encoded.states, theirs[0])
@@ -113,6 +71,26 @@ def test_xl_has_two_encoders_and_sizes(stock, image):
     done = xl(image, **OPTIONS)
     assert done.image.size == (32, 32)
     assert done.masks.shape == (1, 16, 16)
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_an_xl_folder_says_whether_the_empty_prompt_is_zeros(xl_parts, image, tmp_path, zeros):
+    stock = diffusers.StableDiffusionXLPipeline(**xl_parts, force_zeros_for_empty_prompt=zeros)
+    stock.save_pretrained(tmp_path)
+    xl = MultiEditsPipeline.from_pretrained(tmp_path)
+    xl.set_progress_bar_config(disable=True)
+    seen = []
+    xl.unet.register_forward_pre_hook(lambda _, args, named: seen.append(named), with_kwargs=True)
+    xl(image, **OPTIONS)
+    states, pooled = (
+        seen[0]["encoder_hidden_states"],
+        seen[0]["added_cond_kwargs"]["text_embeds"],
+    )
+    half = len(states) // 2
+    assert states[half:].any(dim=(1, 2)).all()
+    assert pooled[half:].any(dim=1).all()
+    for unconditional in (states[:half], pooled[:half]):
+        assert bool(unconditional.any()) != zeros
 
 
 def test_prompts_are_encoded_as_stable_diffusion_does(pipe, stock):

@@ -139,6 +139,20 @@ def test_a_users_mask_is_the_region_of_its_branch(pipe, image):
     assert torch.equal(done.masks[0], torch.from_numpy(mask[::2, ::2]))
     free = pipe(image, **options, groups=[AspectGroup("global", (0,))])
     assert (pixels(done.image) != pixels(free.image)).any()
+    held = pipe(image, **options, groups=[AspectGroup("global", (0,))], masks={0: mask})
+    assert torch.equal(held.masks, done.masks)
+    source, there = held.latents[0], torch.from_numpy(mask[::2, ::2])
+    torch.testing.assert_close(held.latents[1][:, ~there], source[:, ~there])
+
+
+def test_latents_come_out_and_go_in(pipe, image, edited):
+    assert edited.latents.shape == (1 + 3, 4, 16, 16)
+    again = pipe(image * 0, **QUICK, latents=edited.latents[:1])
+    assert (pixels(again.image) == pixels(edited.image)).all()
+    with pytest.raises(DataError, match=r"latents must be \[1, 4, 16, 16\], got \[4, 4, 16, 16\]"):
+        pipe(image, **QUICK, latents=edited.latents)
+    plain = pipe(image, source_prompt=SOURCE, target_prompt=SOURCE)
+    assert torch.equal(plain.latents, edited.latents[:1])
 
 
 def test_reference_form_and_layout_streams_take_more_rows(pipe, image):

@@ -86,7 +86,7 @@ class Branch:
     """One branch: what it changes against the branch before, and how it holds on to it.
 
     Attributes:
-        kind: a global branch is not blended.
+        kind: a global branch is blended only if it has a mask.
         mix: cross-attention control; None for none.
         edit_tokens: tokens of its prompt that are new, bool, (L,).
         old_tokens: tokens of the prompt before that go, bool, (L,).

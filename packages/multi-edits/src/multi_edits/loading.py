@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,41 @@ from papercommons.errors import DataError, reason
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 PREDICTIONS = ("epsilon", "v_prediction")
+
+
+def check_model(source: str | Path) -> None:
+    """Raise unless this may be a model that can be loaded; quick, and needs no torch.
+
+    Args:
+        source: folder that ``save_pretrained`` wrote, or a hub id, which is only looked at.
+
+    Raises:
+        DataError: no such folder, or its model cannot be used here.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        if folder.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
+            raise DataError(f"{source}: no such folder, and not a hub id (owner/name)")
+        return
+    if not (folder / "model_index.json").is_file():
+        raise DataError(
+            f"{source}: no model_index.json; pass a folder that a pipeline's save_pretrained wrote"
+        )
+    _check_index(source, _read_config(folder / "model_index.json"))
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    if scheduler.is_file():
+        kind = _read_config(scheduler).get("prediction_type", "epsilon")
+        _check_prediction(source, kind)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({reason(error)})") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: not a configuration, which is an object")
+    return config
 
 
 def load_parts(source: str | Path, *, dtype: Any = None, **options: Any) -> dict[str, Any]:
@@ -30,13 +67,7 @@ def load_parts(source: str | Path, *, dtype: Any = None, **options: Any) -> dict
         StableDiffusionXLPipeline,
     )
 
-    folder = Path(source)
-    if folder.exists() and not (folder / "model_index.json").is_file():
-        raise DataError(
-            f"{source}: no model_index.json; pass a folder that a pipeline's save_pretrained wrote"
-        )
-    if not folder.exists() and (folder.is_absolute() or str(source).count("/") != 1):
-        raise DataError(f"{source}: no such folder, and not a hub id (owner/name)")
+    check_model(source)
     if importlib.util.find_spec("accelerate") is None:
         options.setdefault("low_cpu_mem_usage", False)  # its default, and a warning, without it
     try:
@@ -44,6 +75,7 @@ def load_parts(source: str | Path, *, dtype: Any = None, **options: Any) -> dict
     except Exception as error:  # readers fail in many ways on what is broken
         raise DataError(f"{source}: not a readable pipeline ({reason(error)})") from error
     _check_index(source, index)
+    options.setdefault("use_safetensors", True)
     kind = StableDiffusionXLPipeline if "text_encoder_2" in index else StableDiffusionPipeline
     left_out: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
     if kind is StableDiffusionPipeline:
@@ -56,7 +88,8 @@ def load_parts(source: str | Path, *, dtype: Any = None, **options: Any) -> dict
         raise DataError(f"{source}: not a readable pipeline ({reason(error)})") from error
     parts = {name: getattr(stock, name, None) for name in PARTS}
     check_parts(parts, source=str(source))
-    return parts
+    zeros = "force_zeros_for_empty_prompt"
+    return parts | {zeros: bool(stock.config.get(zeros, False))}
 
 
 def _check_index(source: str | Path, index: dict[str, Any]) -> None:
@@ -66,10 +99,18 @@ def _check_index(source: str | Path, index: dict[str, Any]) -> None:
             f"{source}: {name} is a flow model; editing needs the predicted noise of a Stable "
             "Diffusion 1, 2 or XL model"
         )
-    absent = [part for part in PARTS[:5] if not (index.get(part) or [None])[0]]
+    named = {k: v[0] for k, v in index.items() if isinstance(v, list) and v}
+    absent = [part for part in PARTS[:5] if not named.get(part)]
     if absent:
         raise DataError(
             f"{source}: {name} has no {', '.join(absent)}; a text-to-image model is needed"
+        )
+
+
+def _check_prediction(source: str | Path, kind: Any) -> None:
+    if kind not in PREDICTIONS:
+        raise DataError(
+            f"{source}: the network predicts {kind}; only {' and '.join(PREDICTIONS)} can be used"
         )
 
 
@@ -90,11 +131,7 @@ def check_parts(parts: dict[str, Any], *, source: str) -> None:
             f"{source}: {name} has no table of alphas (a flow or EDM model); editing needs the "
             "predicted noise of a Stable Diffusion 1, 2 or XL model"
         )
-    kind = scheduler.config.get("prediction_type", "epsilon")
-    if kind not in PREDICTIONS:
-        raise DataError(
-            f"{source}: the network predicts {kind}; only {' and '.join(PREDICTIONS)} can be used"
-        )
+    _check_prediction(source, scheduler.config.get("prediction_type", "epsilon"))
     channels = unet.config.in_channels, unet.config.out_channels, vae.config.latent_channels
     if len(set(channels)) > 1:
         raise DataError(

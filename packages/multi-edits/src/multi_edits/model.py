@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -58,13 +59,18 @@ class EditingModel:
         level = map_level(self.pipe.unet, settings.map_level)
         return map_size((latents.shape[-2], latents.shape[-1]), level)
 
-    def fit(self, image: Image.Image, *, resize: bool) -> Image.Image:
+    def fit(self, image: Image.Image, *, resize: bool, multiple_of: int = 1) -> Image.Image:
         """Return the image with sides that the autoencoder can take.
 
+        Args:
+            image: of any size.
+            resize: change sides to the nearest multiples.
+            multiple_of: what sides must be multiples of, beside the autoencoder's factor.
+
         Raises:
-            DataError: they are not, and `resize` is false.
+            DataError: the sides do not fit, and `resize` is false.
         """
-        factor = self.vae_factor
+        factor = math.lcm(self.vae_factor, multiple_of)
         sides = [max(factor, round(side / factor) * factor) for side in image.size]
         if list(image.size) == sides:
             return image
@@ -90,6 +96,18 @@ class EditingModel:
         pixels = self.images.preprocess(image).to(self.device, vae.dtype)
         latents = vae.encode(pixels).latent_dist.mode().float()
         return (latents - _shift(vae)) * vae.config.scaling_factor
+
+    def take(self, latents: Tensor, image: Image.Image) -> Tensor:
+        """Return latents of an image that were encoded before, on the device.
+
+        Raises:
+            DataError: they are not the size of the image's.
+        """
+        size = [side // self.vae_factor for side in (image.height, image.width)]
+        expected = [1, int(self.pipe.vae.config.latent_channels), *size]
+        if list(latents.shape) != expected:
+            raise DataError(f"latents must be {expected}, got {list(latents.shape)}")
+        return latents.to(self.device, torch.float32)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:
@@ -143,7 +161,7 @@ class EditingModel:
         states = states[index]
         added = None
         if pooled is not None:
-            if empty and pipe.config.get("force_zeros_for_empty_prompt", False):
+            if empty and pipe.config.force_zeros_for_empty_prompt:
                 states, pooled = states.clone(), pooled.clone()
                 states[: len(rows)] = pooled[0] = 0
             height, width = (side * self.vae_factor for side in latents.shape[-2:])

@@ -10,22 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from papercommons.data.images import read_image
-from papercommons.errors import DataError
 from PIL import Image
 from torch import Tensor
 
-from multi_edits.blending import latent_mask
 from multi_edits.branches import SamplingSettings
 from multi_edits.edits import Edit, apply_edits, derive_edits, locate_edits
 from multi_edits.grouping import Aspect, AspectGroup, Order, group_aspects, one_group
+from multi_edits.inputs import ImageLike, check_groups, latent_regions, open_picture
 from multi_edits.loading import check_parts, load_parts
 from multi_edits.model import EditingModel
 from multi_edits.planning import BranchPlan, find_aspects, plan_branches
 from multi_edits.words import strip_brackets
 
 Mode = Literal["parallel", "single", "sequential"]
-ImageLike = Image.Image | np.ndarray | str | Path
 MODES = ("parallel", "single", "sequential")
 
 
@@ -61,6 +58,7 @@ class MultiEditsOutput:
         masks: where each branch differs from the one before, bool, (N, h, w) at the size of the
             latents; None without edits.
         branches: the image of each branch or run, the last being `image`.
+        latents: of the source, then of each branch or run, float32, (1 + N, C, h, w).
         rows: how many images the network was given, the grouping pass included.
     """
 
@@ -71,6 +69,7 @@ class MultiEditsOutput:
     prompts: tuple[str, ...]
     masks: Tensor | None
     branches: tuple[Image.Image, ...]
+    latents: Tensor
     rows: int
 
 
@@ -86,6 +85,7 @@ class MultiEditsPipeline(DiffusionPipeline):
         tokenizer: its tokenizer.
         text_encoder_2: the second one of XL.
         tokenizer_2: its tokenizer.
+        force_zeros_for_empty_prompt: as in diffusers' XL pipeline: the empty prompt is zeros.
 
     Raises:
         DataError: the parts cannot be used, for example those of a flow model.
@@ -103,6 +103,7 @@ class MultiEditsPipeline(DiffusionPipeline):
         tokenizer: Any,
         text_encoder_2: Any = None,
         tokenizer_2: Any = None,
+        force_zeros_for_empty_prompt: bool = False,
     ) -> None:
         super().__init__()
         parts = {
@@ -116,6 +117,8 @@ class MultiEditsPipeline(DiffusionPipeline):
         }
         check_parts(parts, source=type(unet).__name__)
         self.register_modules(**parts)  # type: ignore[attr-defined]
+        zeros = {"force_zeros_for_empty_prompt": force_zeros_for_empty_prompt}
+        self.register_to_config(**zeros)  # type: ignore[attr-defined]
 
     @classmethod
     def from_pretrained(
@@ -147,6 +150,7 @@ class MultiEditsPipeline(DiffusionPipeline):
         grouping: GroupingSettings | None = None,
         groups: Sequence[AspectGroup] | None = None,
         masks: Mapping[int, np.ndarray | Tensor] | None = None,
+        latents: Tensor | None = None,
         seed: int = 0,
         resize: bool = False,
     ) -> MultiEditsOutput:
@@ -165,6 +169,7 @@ class MultiEditsPipeline(DiffusionPipeline):
             grouping: how edits are typed and grouped; the paper's if not given.
             groups: those of an earlier result, or made up; the grouping pass is left out.
             masks: index of an edit -> where it may change the image, (H, W) of the image.
+            latents: of the image, if they are known, float, (1, C, h, w); it is not encoded then.
             seed: of the noise, the same on every device.
             resize: fit sides to the autoencoder's factor.
 
@@ -180,18 +185,20 @@ class MultiEditsPipeline(DiffusionPipeline):
             EditingModel(self), settings or SamplingSettings(), grouping or GroupingSettings(), seed
         )
         timesteps = run.model.timesteps(steps)
-        picture = run.model.fit(_open(image), resize=resize)
+        picture = run.model.fit(open_picture(image), resize=resize)
         source = strip_brackets(source_prompt)
         given = derive_edits(source, target_prompt or "") if edits is None else edits
         wanted = locate_edits(source, given)
+        latents = run.model.encode(picture) if latents is None else run.model.take(latents, picture)
         if not any(edit.strength > 0 for edit in wanted):
-            return MultiEditsOutput(picture, tuple(wanted), (), (), (source,), None, (), 0)
-        latents = run.model.encode(picture)
-        regions = _regions(masks or {}, len(wanted), picture, latents)
+            return MultiEditsOutput(
+                picture, tuple(wanted), (), (), (source,), None, (), latents.cpu(), 0
+            )
+        regions = latent_regions(masks or {}, len(wanted), picture, latents)
         aspects: tuple[Aspect, ...] = ()
         if groups is None:
             groups, aspects = run.group(latents, source, wanted)
-        _check_groups(groups, wanted)
+        check_groups(groups, wanted)
         if mode == "single":
             groups = [one_group(groups)]
         if mode == "sequential":
@@ -199,7 +206,7 @@ class MultiEditsPipeline(DiffusionPipeline):
             done = run.one_by_one(latents, source, wanted, groups, timesteps, regions)
         else:
             done = run.together(latents, source, wanted, groups, timesteps, regions)
-        prompts, images, changed = done
+        prompts, images, changed, made = done
         return MultiEditsOutput(
             images[-1],
             tuple(wanted),
@@ -208,6 +215,7 @@ class MultiEditsPipeline(DiffusionPipeline):
             prompts,
             changed.cpu(),
             tuple(images),
+            torch.cat([latents, made]).cpu(),
             run.model.rows,
         )
 
@@ -241,11 +249,11 @@ class MultiEditsPipeline(DiffusionPipeline):
             EditingModel(self), settings or SamplingSettings(), grouping or GroupingSettings(), seed
         )
         source = strip_brackets(source_prompt)
-        latents = run.model.encode(run.model.fit(_open(image), resize=resize))
+        latents = run.model.encode(run.model.fit(open_picture(image), resize=resize))
         return run.group(latents, source, locate_edits(source, edits))
 
 
-_Outcome = tuple[tuple[str, ...], list[Image.Image], Tensor]
+_Outcome = tuple[tuple[str, ...], list[Image.Image], Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -303,7 +311,7 @@ class _Run:
         samples = self.model.sample(
             latents, plan.prompts, plan.branches, timesteps, self.settings, self.seed
         )
-        return plan.prompts, self.model.decode(samples.x0), samples.masks
+        return plan.prompts, self.model.decode(samples.x0), samples.masks, samples.x0
 
     def one_by_one(
         self,
@@ -315,7 +323,8 @@ class _Run:
         regions: Mapping[int, Tensor],
     ) -> _Outcome:
         """Make one edit after another, each on the 8-bit image that the one before gave."""
-        prompts, images, masks = [source], list[Image.Image](), list[Tensor]()
+        prompts, images = [source], list[Image.Image]()
+        masks, made = list[Tensor](), list[Tensor]()
         for n, group in enumerate(groups):
             (index,) = group.edits
             state = apply_edits(source, edits, [g.edits[0] for g in groups[:n]])
@@ -323,13 +332,14 @@ class _Run:
             region = {0: regions[index]} if index in regions else {}
             start = self.model.encode(images[-1]) if images else latents
             alone = [replace(group, edits=(0,))]
-            after, result, mask = replace(self, seed=self.seed + n).together(
+            after, result, mask, x0 = replace(self, seed=self.seed + n).together(
                 start, state.text, [edit], alone, timesteps, region
             )
             prompts.append(after[-1])
             images += result
             masks.append(mask[0])
-        return tuple(prompts), images, torch.stack(masks)
+            made.append(x0)
+        return tuple(prompts), images, torch.stack(masks), torch.cat(made)
 
     def _plan(
         self,
@@ -347,42 +357,3 @@ class _Run:
             masks=regions,
             compat=self.settings.compat,
         )
-
-
-def _open(image: ImageLike) -> Image.Image:
-    """Return an image in RGB."""
-    if isinstance(image, str | Path):
-        return read_image(image)
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise DataError(
-                f"an array must be uint8 (height, width, 3), got {image.dtype} {image.shape}"
-            )
-        return Image.fromarray(image)
-    return image.convert("RGB")
-
-
-def _regions(
-    masks: Mapping[int, np.ndarray | Tensor], count: int, image: Image.Image, latents: Tensor
-) -> dict[int, Tensor]:
-    """Return the masks at the size of the latents."""
-    regions = {}
-    for edit, given in masks.items():
-        mask = torch.as_tensor(given)
-        if not 0 <= edit < count:
-            raise DataError(f"a mask is given for edit {edit}, and there are {count}, from 0")
-        if tuple(mask.shape) != (image.height, image.width):
-            raise DataError(
-                f"the mask of edit {edit} has the shape {tuple(mask.shape)}, the image "
-                f"{(image.height, image.width)}"
-            )
-        regions[edit] = latent_mask(mask, (latents.shape[-2], latents.shape[-1]))
-    return regions
-
-
-def _check_groups(groups: Sequence[AspectGroup], edits: Sequence[Edit]) -> None:
-    """Raise unless every edit that counts is in exactly one group."""
-    grouped = sorted(edit for group in groups for edit in group.edits)
-    wanted = [k for k, edit in enumerate(edits) if edit.strength > 0]
-    if grouped != wanted:
-        raise ValueError(f"groups must hold the edits {wanted} once each, got {grouped}")

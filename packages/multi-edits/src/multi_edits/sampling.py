@@ -177,8 +177,8 @@ class _Loop:
         self.keep = [None if b.keep_tokens is None else b.keep_tokens.to(device) for b in branches]
         self.given = [None if b.mask is None else b.mask.to(device) for b in branches]
         self.blended = [
-            b.kind != "global"
-            and (b.mask is not None or bool(b.edit_tokens.any() or b.old_tokens.any()))
+            b.mask is not None
+            or (b.kind != "global" and bool(b.edit_tokens.any() or b.old_tokens.any()))
             for b in branches
         ]
         self.rows = 1 + count * (2 if settings.has_layout else 1)

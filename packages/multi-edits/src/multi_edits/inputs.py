@@ -1,0 +1,58 @@
+"""What a user gives the pipeline, checked and in the form that the loop takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from papercommons.data.images import read_image
+from papercommons.errors import DataError
+from PIL import Image
+from torch import Tensor
+
+from multi_edits.blending import latent_mask
+from multi_edits.edits import Edit
+from multi_edits.grouping import AspectGroup
+
+ImageLike = Image.Image | np.ndarray | str | Path
+
+
+def open_picture(image: ImageLike) -> Image.Image:
+    """Return an image in RGB."""
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise DataError(
+                f"an array must be uint8 (height, width, 3), got {image.dtype} {image.shape}"
+            )
+        return Image.fromarray(image)
+    return image.convert("RGB")
+
+
+def latent_regions(
+    masks: Mapping[int, np.ndarray | Tensor], count: int, image: Image.Image, latents: Tensor
+) -> dict[int, Tensor]:
+    """Return the masks at the size of the latents."""
+    regions = {}
+    for edit, given in masks.items():
+        mask = torch.as_tensor(given)
+        if not 0 <= edit < count:
+            raise DataError(f"a mask is given for edit {edit}, and there are {count}, from 0")
+        if tuple(mask.shape) != (image.height, image.width):
+            raise DataError(
+                f"the mask of edit {edit} has the shape {tuple(mask.shape)}, the image "
+                f"{(image.height, image.width)}"
+            )
+        regions[edit] = latent_mask(mask, (latents.shape[-2], latents.shape[-1]))
+    return regions
+
+
+def check_groups(groups: Sequence[AspectGroup], edits: Sequence[Edit]) -> None:
+    """Raise unless every edit that counts is in exactly one group."""
+    grouped = sorted(edit for group in groups for edit in group.edits)
+    wanted = [k for k, edit in enumerate(edits) if edit.strength > 0]
+    if grouped != wanted:
+        raise ValueError(f"groups must hold the edits {wanted} once each, got {grouped}")

@@ -1,0 +1,98 @@
+"""A model, opened on the device that the options of a command mean."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from papercommons.cli import show_progress
+from papercommons.errors import DataError
+from papercommons.files import hash_files
+
+from multi_edits.options import ModelOptions
+from multi_edits.pipeline import MultiEditsPipeline
+
+log = logging.getLogger("papercommons")
+
+_PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def compute_device(options: ModelOptions) -> torch.device:
+    """Return the device that the options mean.
+
+    Raises:
+        ValueError: it is not there, or cannot do what is asked.
+    """
+    cuda = torch.cuda.is_available()
+    if options.accelerator in ("gpu", "cuda") and not cuda:
+        raise ValueError(f"--accelerator {options.accelerator}: no CUDA device is there; take cpu")
+    device = torch.device("cuda" if cuda and options.accelerator != "cpu" else "cpu")
+    if device.type == "cpu" and options.precision == "float16":
+        raise ValueError("--precision float16 needs a GPU; take float32 on the CPU")
+    if device.type == "cpu" and options.offload:
+        raise ValueError("--offload is for a GPU, and none is there")
+    return device
+
+
+def weights_dtype(options: ModelOptions, device: torch.device) -> torch.dtype:
+    """Return the number format of the weights."""
+    if options.precision == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return _PRECISIONS[options.precision]
+
+
+def open_pipeline(model: str, options: ModelOptions) -> MultiEditsPipeline:
+    """Return the pipeline of a model, on its device.
+
+    Args:
+        model: folder that diffusers wrote, or a hub id.
+        options: where it runs.
+
+    Raises:
+        DataError: see `multi_edits.loading.load_parts`.
+        ValueError: the device is not there.
+    """
+    device = compute_device(options)
+    if options.offload and importlib.util.find_spec("accelerate") is None:
+        raise DataError("--offload needs accelerate; run: pip install accelerate")
+    quieten()
+    more: dict[str, Any] = {} if options.variant is None else {"variant": options.variant}
+    pipe = MultiEditsPipeline.from_pretrained(model, dtype=weights_dtype(options, device), **more)
+    stock: Any = pipe  # what diffusers adds has no types
+    stock.set_progress_bar_config(disable=not show_progress(), leave=False)
+    if options.offload:
+        stock.enable_model_cpu_offload(device=device)
+    else:
+        stock.to(device)
+    return pipe
+
+
+def quieten() -> None:
+    """Keep diffusers and transformers from printing bars and hints of their own."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def model_hash(model: str) -> str:
+    """Return a short hash of a model: of its files, or of its hub id.
+
+    Args:
+        model: folder, or a hub id.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return hashlib.sha256(model.encode()).hexdigest()[:16]
+    suffixes = {".json", ".safetensors", ".txt", ".bin"}
+    return hash_files(sorted(path for path in folder.rglob("*") if path.suffix in suffixes))

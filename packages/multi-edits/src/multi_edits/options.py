@@ -1,0 +1,226 @@
+"""Options that several commands share, as dataclasses; `papercommons.cli` makes flags of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from papercommons.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from multi_edits.branches import SamplingSettings
+    from multi_edits.pipeline import GroupingSettings
+
+PACKAGE = "multi-edits"
+Mode = Literal["parallel", "single", "sequential"]
+MOST_SCENE_EDITS = 8
+SCENE_KINDS = {
+    "simple": ("color", "shape", "background"),
+    "crowded": ("color", "shape", "texture", "background", "add", "delete"),
+}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The model, and where it runs.
+
+    Attributes:
+        accelerator: auto, cpu, gpu or cuda.
+        precision: of the weights; auto is float16 on CUDA, else float32.
+        variant: which of several sets of files of the model, for example fp16.
+        offload: keep in the GPU's memory only the network that is at work (needs accelerate).
+        resize: fit the image's sides to the model, instead of refusing those that do not.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    variant: str | None = None
+    offload: bool = False
+    resize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.accelerator == "cpu" and self.precision == "float16":
+            raise ValueError("--precision float16 needs a GPU; take float32 on the CPU")
+        if self.accelerator == "cpu" and self.offload:
+            raise ValueError("--offload is for a GPU, and --accelerator is cpu")
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """How edits are made.
+
+    Attributes:
+        mode: all groups of edits in one run, each in its branch (parallel); all in one branch
+            (single); or one run after another, one for each edit (sequential).
+        steps: of the sampling, >= 2.
+        guidance: classifier-free guidance of the branches.
+        source_guidance: of the source.
+        cross_ratio: share of the steps with cross-attention control.
+        self_ratio: share of the steps with self-attention control.
+        thresh_edit: attention, as a share of its peak, above which a pixel counts as edited; lower
+            for larger regions.
+        chain_start: share of the steps after which a branch follows the one before it and no longer
+            the source.
+        gather_masks: a branch may also change what those before it did.
+        layout: give each branch a layout stream, the published code's background; twice the work.
+        map_level: halvings of the latents' side where attention is read; a quarter if not given.
+        compat: paper, or reference for the published code's order of branches and masks.
+    """
+
+    mode: Mode = "parallel"
+    steps: int = 15
+    guidance: float = 4.0
+    source_guidance: float = 1.0
+    cross_ratio: float = 0.7
+    self_ratio: float = 0.7
+    thresh_edit: float = 0.5
+    chain_start: float = 7 / 15
+    gather_masks: bool = True
+    layout: bool | None = None
+    map_level: int | None = None
+    compat: Literal["paper", "reference"] = "paper"
+
+    def __post_init__(self) -> None:
+        if self.steps < 2:
+            raise ValueError(f"--steps must be >= 2, got {self.steps}")
+        _check_shares(self, "cross_ratio", "self_ratio", "thresh_edit", "chain_start")
+        for name in ("guidance", "source_guidance"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{_flag(name)} must be a number >= 0, got {value}")
+        if self.map_level is not None and self.map_level < 0:
+            raise ValueError(f"--map-level must be >= 0, got {self.map_level}")
+        if self.compat == "reference" and self.layout is False:
+            raise ValueError("--compat reference needs the layout streams; leave out --no-layout")
+
+    def sampling(self) -> SamplingSettings:
+        """Return the settings of the sampling."""
+        from multi_edits.branches import SamplingSettings
+
+        return SamplingSettings(
+            guidance=self.guidance,
+            source_guidance=self.source_guidance,
+            cross_ratio=self.cross_ratio,
+            self_ratio=self.self_ratio,
+            thresh_edit=self.thresh_edit,
+            chain_start=self.chain_start,
+            gather_masks=self.gather_masks,
+            layout=self.layout,
+            map_level=self.map_level,
+            compat=self.compat,
+        )
+
+
+@dataclass(frozen=True)
+class GroupOptions:
+    """How edits are typed and grouped.
+
+    Attributes:
+        group_steps: of the short pass that collects attention maps, >= 2.
+        theta: least overlap of old and new map of a rigid edit.
+        beta: least share of the image that a global edit covers.
+        group_threshold: least overlap of two edits of one branch; 0 is any, as in the published
+            code.
+        order: which kind comes first: the published code's, or the paper's appendix's.
+    """
+
+    group_steps: int = 5
+    theta: float = 0.9
+    beta: float = 0.8
+    group_threshold: float = 0.9
+    order: Literal["rigid-first", "non-rigid-first"] = "rigid-first"
+
+    def __post_init__(self) -> None:
+        if self.group_steps < 2:
+            raise ValueError(f"--group-steps must be >= 2, got {self.group_steps}")
+        _check_shares(self, "theta", "beta", "group_threshold")
+
+    def grouping(self) -> GroupingSettings:
+        """Return the settings of the grouping."""
+        from multi_edits.pipeline import GroupingSettings
+
+        return GroupingSettings(
+            self.group_steps, self.theta, self.beta, self.group_threshold, self.order
+        )
+
+
+@dataclass(frozen=True)
+class SceneSetOptions:
+    """The scenes and their edits.
+
+    Attributes:
+        scenes: simple (two things) or crowded (three or four, with textures).
+        n: number of records.
+        edits: how many edits a record has; numbers take turns.
+        kinds: of the edits, drawn at random: color, shape, texture, background, add, delete; all
+            that the scenes have if not given.
+        held_out: edited scenes have, have not, or may have pairs of colour and shape that the model
+            was not trained on.
+        size: side of the pictures in pixels; that of the model.
+    """
+
+    scenes: Literal["simple", "crowded"] = "simple"
+    n: int = 50
+    edits: list[int] = field(default_factory=lambda: [1, 2, 3])
+    kinds: list[str] | None = None
+    held_out: Literal["no", "yes", "any"] = "no"
+    size: int = 32
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"--n must be >= 1, got {self.n}")
+        if not self.edits or min(self.edits) < 1 or max(self.edits) > MOST_SCENE_EDITS:
+            raise ValueError(f"--edits must be 1 to {MOST_SCENE_EDITS} each, got {self.edits}")
+        if self.size < 16 or self.size % 8:
+            raise ValueError(f"--size must be a multiple of 8 from 16 on, got {self.size}")
+        known = SCENE_KINDS[self.scenes]
+        for kind in self.kinds or ():
+            if kind not in known:
+                raise ValueError(
+                    f"--kinds: {self.scenes} scenes have {', '.join(known)}, got {kind!r}"
+                    f"{nearest(kind, known)}"
+                )
+        if self.held_out == "yes" and self.scenes == "simple":
+            raise ValueError("--held-out yes: simple scenes hold nothing out; take crowded ones")
+
+    @property
+    def drawn_kinds(self) -> list[str]:
+        """Kinds that edits are drawn from."""
+        return list(SCENE_KINDS[self.scenes]) if self.kinds is None else list(self.kinds)
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless a seed is possible."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be in [0, 2^32), got {seed}")
+
+
+def check_image(image: str) -> tuple[int, int]:
+    """Return width and height of an image, upright.
+
+    Raises:
+        DataError: it is no readable image.
+    """
+    from papercommons.data.images import read_image
+
+    if not Path(image).is_file():
+        raise DataError(f"{image}: no such file; --image takes a picture")
+    width, height = read_image(image).size
+    return width, height
+
+
+def existing(*paths: str | None) -> list[str]:
+    """Return those that exist, which --overwrite must not delete."""
+    return [path for path in paths if path is not None and Path(path).exists()]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_shares(options: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(options, name) <= 1:
+            raise ValueError(f"{_flag(name)} must be in [0, 1], got {getattr(options, name)}")
