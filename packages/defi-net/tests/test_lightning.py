@@ -205,3 +205,10 @@ def test_two_processes_judge_as_one(tmp_path):
     )
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     assert two == pytest.approx(judge(), rel=1e-5, abs=1e-6)
+
+
+def test_it_can_be_judged_before_it_trains():
+    module, trainer = DeFINetModule(tiny()), Trainer(max_epochs=1, **QUIET)
+    (first,) = trainer.validate(module, noisy(seed=1), verbose=False)
+    trainer.fit(module, noisy(), noisy(seed=1))
+    assert trainer.callback_metrics["val/loss"] != first["val/loss"]

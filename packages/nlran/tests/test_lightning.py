@@ -211,3 +211,10 @@ def test_two_processes_train_as_one(tmp_path):
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
     assert torch.equal(two["index"], one["index"])
     assert two["logged"] == pytest.approx(one["logged"], rel=1e-4, abs=1e-6)
+
+
+def test_it_can_be_judged_before_it_trains():
+    module, trainer = NLRANModule(nlran_tiny()), Trainer(max_epochs=1, **QUIET)
+    (first,) = trainer.validate(module, batches(), verbose=False)
+    trainer.fit(module, batches(), batches())
+    assert trainer.callback_metrics["val/loss"] != first["val/loss"]

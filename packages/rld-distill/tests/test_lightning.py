@@ -187,6 +187,16 @@ def test_the_module_and_the_report_measure_alike(data):
     }
 
 
+def test_it_can_be_judged_before_it_trains(data):
+    from papercommons.training import make_trainer
+
+    module = RLDModule(linear(), linear(seed=1), 10)
+    trainer = make_trainer(replace(RUN, trainer={"limit_train_batches": 1}), epochs=1)
+    (first,) = trainer.validate(module, data, verbose=False)
+    trainer.fit(module, data)
+    assert trainer.callback_metrics["val/loss"] != first["val/loss"]
+
+
 def _images(data):
     return torch.cat([b.images for b in data.test_dataloader()])
 

@@ -246,3 +246,10 @@ def test_a_network_of_one_s_own():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+def test_it_can_be_judged_before_it_trains():
+    module, trainer = make(), Trainer(max_epochs=1, enable_checkpointing=False, **QUIET)
+    (first,) = trainer.validate(module, loader(32, 1), verbose=False)
+    trainer.fit(module, loader(48, 0), loader(32, 1))
+    assert trainer.callback_metrics["val/loss"] != first["val/loss"]

@@ -83,6 +83,7 @@ def test_the_loss_of_writers_takes_a_margin_off_the_true_cosine(monkeypatch):
 def test_training_on_pairs_learns(pairs):
     module = VerifierModule(verifier(), recipe=Recipe("adamw", 1e-2, 0), augmentation="none")
     trainer = Trainer(max_epochs=6, **QUIET)
+    trainer.validate(module, pairs, verbose=False)  # before, which must not hinder
     trainer.fit(module, pairs)
     assert trainer.callback_metrics["train/loss"] < 0.6  # ln 2 is chance
     assert trainer.callback_metrics["val/auc"] > 0.5

@@ -112,6 +112,17 @@ def test_lora_changes_the_adapter_and_nothing_else(projector, data):
     assert trained == sum(before[name].numel() for name in adapter)
 
 
+def test_it_can_be_judged_before_it_trains(data):
+    few = {"limit_train_batches": 1, "limit_val_batches": 1}
+    module, trainer = (
+        VLMHVModule(make(), tune="full", lr=1e-2),
+        Trainer(max_epochs=1, **few, **QUIET),
+    )
+    trainer.validate(module, data, verbose=False)
+    trainer.fit(module, data)
+    assert {"val/auc", "val/eer"} <= set(trainer.callback_metrics)
+
+
 @lora
 def test_an_adapter_that_is_there_is_trained_on(data, tmp_path):
     base = save_tiny(*tiny_paligemma(image_size=32, width=16, layers=1), tmp_path / "base")

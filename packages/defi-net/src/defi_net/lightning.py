@@ -133,6 +133,15 @@ class DeFINetModule(LightningModule):
         """End the run if a loss is not finite."""
         stop_if_diverged(self)
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what was seen; here, since states made in inference mode cannot grow in fit."""
+        for metric in self.judged.values():
+            metric.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what was seen."""
+        self.on_validation_epoch_start()
+
     def validation_step(self, batch: MaskBatch, batch_idx: int) -> None:
         """Judge one batch."""
         logits = self(batch.images)
@@ -160,7 +169,6 @@ class DeFINetModule(LightningModule):
     def _log_judged(self, split: str) -> None:
         for name, metric in self.judged.items():
             self.log(f"{split}/{name}", metric.compute())
-            metric.reset()
 
     def configure_optimizers(self) -> Any:
         """Return Adam and its schedule."""

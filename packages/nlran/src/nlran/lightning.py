@@ -124,6 +124,15 @@ class NLRANModule(LightningModule):
         self.train_loss.reset()
         self.train_accuracy.reset()
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what was seen; here, since states made in inference mode cannot grow in fit."""
+        self.seen_logits.reset()
+        self.seen_target.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what was seen."""
+        self.on_validation_epoch_start()
+
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Keep the logits of one batch."""
         batch = as_batch(batch)
@@ -157,8 +166,6 @@ class NLRANModule(LightningModule):
                 }.items()
             }
         )
-        self.seen_logits.reset()
-        self.seen_target.reset()
 
     def predict_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Prediction:
         """Return the logits of one batch, on the CPU."""

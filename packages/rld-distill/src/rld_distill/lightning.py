@@ -189,6 +189,11 @@ class RLDModule(LightningModule):
         self._seen_count = 0
         self.log("lr", self._lr_now)
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what was seen; here, since states made in inference mode cannot grow in fit."""
+        self.val_loss.reset()
+        self.val_accuracy.reset()
+
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Add one batch to the val metrics."""
         batch = as_batch(batch)
@@ -200,8 +205,12 @@ class RLDModule(LightningModule):
         """Log the val metrics."""
         self.log("val/loss", self.val_loss.compute())
         self.log("val/accuracy", self.val_accuracy.compute())
-        self.val_loss.reset()
-        self.val_accuracy.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what was seen."""
+        self.test_metrics.reset()
+        for name in self.test_means:
+            self._test_mean(name).reset()
 
     def test_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Add one batch to the test metrics."""
@@ -222,12 +231,10 @@ class RLDModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
         self.log_dict({f"test/{name}": v for name, v in self.test_metrics.compute().items()})
-        self.test_metrics.reset()
         for name in self.test_means:
             mean = self._test_mean(name)
             if mean.update_called:
                 self.log(f"test/{name}", mean.compute())
-            mean.reset()
 
     def _test_mean(self, name: str) -> MeanMetric:
         return cast(MeanMetric, self.test_means[name])

@@ -241,6 +241,15 @@ class SemForgeModule(LightningModule):
             self.log_dict({f"lambda/{k}": w for k, w in zip(self.levels, weights, strict=True)})
             self.lr_schedulers().step()  # type: ignore[union-attr]
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what was seen; here, since states made in inference mode cannot grow in fit."""
+        for metric in (self.seen_loss, self.seen_odds, self.seen_labels):
+            metric.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what was seen."""
+        self.on_validation_epoch_start()
+
     def validation_step(self, batch: Faces, batch_idx: int) -> None:
         """Keep the scores of one batch."""
         scores = self(batch.images).float()
@@ -268,8 +277,6 @@ class SemForgeModule(LightningModule):
         numbers = dict(zip((f"auc_{node}" for node in self.net.nodes), aucs, strict=True))
         numbers = {"loss": self.seen_loss.compute(), "auc": aucs[0], **numbers}
         self.log_dict({f"{split}/{name}": number for name, number in numbers.items()})
-        for metric in (self.seen_loss, self.seen_odds, self.seen_labels):
-            metric.reset()
 
     def predict_step(self, batch: Faces, batch_idx: int) -> Prediction:
         """Return the scores of one batch, on the CPU."""

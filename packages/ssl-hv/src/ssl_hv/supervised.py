@@ -35,6 +35,10 @@ class JudgedOnPairs(LightningModule):
         scores: Tensor = self.verifier(left, right)
         return scores
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what was seen; here, since states made in inference mode cannot grow in fit."""
+        self.seen.reset()
+
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Keep the scores of one batch."""
         self.seen.update(self(batch.left, batch.right), batch.same)
@@ -42,7 +46,6 @@ class JudgedOnPairs(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log AUC and equal error rate over all pairs, of all processes."""
         self.log_dict({f"val/{name}": value for name, value in self.seen.compute().items()})
-        self.seen.reset()
 
     def on_train_epoch_end(self) -> None:
         """End the run if a loss is not finite."""

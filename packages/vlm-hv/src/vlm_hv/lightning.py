@@ -119,6 +119,10 @@ class VLMHVModule(LightningModule):
         """End the run if a loss is not finite."""
         stop_if_diverged(self)
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what was seen; here, since states made in inference mode cannot grow in fit."""
+        self.seen.reset()
+
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Keep the scores of one batch."""
         self.seen.update(self(batch.inputs), batch.same)
@@ -126,7 +130,6 @@ class VLMHVModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log AUC and equal error rate over all pairs, of all processes."""
         self.log_dict({f"val/{name}": value for name, value in self.seen.compute().items()})
-        self.seen.reset()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW over what is trained, and its schedule, stepped after each batch."""
