@@ -13,15 +13,18 @@ from papercommons.errors import DataError
 from papercommons.text_to_image.autoencoder import AutoencoderModule, set_latent_scale
 from papercommons.text_to_image.binding import draw_captions, measure_binding
 from papercommons.text_to_image.module import TextToImageModule, save_pipeline
+from papercommons.text_to_image.text_encoder import PlaceReader, TextEncoderModule
 from papercommons.text_to_image.training import train_text_to_image
 from papercommons.training import fit, seed_everything
+from torch.nn import functional as F
 
 CPU = RunOptions(accelerator="cpu")
+BRIGHTNESS = ("black", "purple", "white")
 
 
 def small(preset=SIMPLE, **options):
-    """Return the least pipeline: 8 channels everywhere."""
-    options = {"channels": (8, 16), "vae_channels": (8, 8)} | options
+    """Return a pipeline as narrow as it may be."""
+    options = {"channels": (8, 8, 16), "vae_channels": (8, 8)} | options
     return make_tiny(words(preset), max_length=longest_caption(preset) + 2, **options)
 
 
@@ -77,7 +80,7 @@ def test_the_tiny_pipeline_is_ordinary(tmp_path):
     save_pipeline(small(), folder)  # a pipeline may be replaced
     assert not list(tmp_path.glob(".*"))
     changed = diffusers.StableDiffusionPipeline.from_pretrained(folder)
-    assert changed.unet.config.block_out_channels == [8, 16]
+    assert changed.unet.config.block_out_channels == [8, 8, 16]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="holds other files"):
@@ -87,7 +90,7 @@ def test_the_tiny_pipeline_is_ordinary(tmp_path):
 
 
 def test_attention_is_where_it_is_asked_for():
-    for full, wanted in ((False, {64}), (True, {64, 256})):
+    for full, wanted in ((False, {16, 64}), (True, {16, 64, 256})):
         unet = small(full_attention=full).unet
         positions = []
         for name, module in unet.named_modules():
@@ -97,14 +100,15 @@ def test_attention_is_where_it_is_asked_for():
                 )
         unet(torch.randn(1, 4, 16, 16), 5, torch.randn(1, 14, 64))
         assert set(positions) == wanted
-    v = small(prediction="v_prediction")
-    assert v.scheduler.config.prediction_type == "v_prediction"
-    assert same_weights(small().unet, v.unet)
+    noise = small(prediction="epsilon")
+    assert small().scheduler.config.prediction_type == "v_prediction"
+    assert noise.scheduler.config.prediction_type == "epsilon"
+    assert same_weights(small().unet, noise.unet)
     assert not same_weights(small().unet, small(seed=1).unet)
     with pytest.raises(ValueError, match="multiple of 8 from 16 on, got 20"):
         small(size=20)
-    with pytest.raises(ValueError, match=r"multiples of 8, got \(8, 12\)"):
-        small(channels=(8, 12))
+    with pytest.raises(ValueError, match=r"multiples of 8, got \(8, 8, 12\)"):
+        small(channels=(8, 8, 12))
 
 
 def test_latents_get_a_deviation_of_one():
@@ -129,6 +133,37 @@ def test_the_autoencoder_learns():
         AutoencoderModule(module.vae, lr=0.0)
 
 
+def test_the_text_encoder_learns_what_words_mean():
+    seed_everything(0)
+    pipeline = small()
+    data = SceneData("simple", train=640, val=32, batch_size=16)
+    module = TextEncoderModule(pipeline.text_encoder, pipeline.tokenizer, lr=3e-3)
+    pooled = F.avg_pool2d(as_images(data.val.pictures), 2)
+    _, history = fit(module, data, epochs=6, run=CPU)
+    variance = (pooled - pooled.mean(0)).square().mean().item()
+    assert history.rows[-1]["val/loss"] < 0.6 * variance
+    texts = [f"a red circle left of a blue square on a {word} background" for word in BRIGHTNESS]
+    tokens = pipeline.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+    corners = module.reader(pipeline.text_encoder(tokens)[0])[:, :, 0, 0].mean(1)
+    assert corners[0] + 0.5 < corners[1] < corners[2] - 0.5
+    with pytest.raises(ValueError, match="need lr > 0"):
+        TextEncoderModule(pipeline.text_encoder, pipeline.tokenizer, warmup=1.0)
+
+
+def test_the_reader_puts_answers_where_its_places_are():
+    reader = PlaceReader(8)
+    reader.answer = torch.nn.Identity()
+    reader.attention.forward = lambda asked, *_, **__: (
+        torch.arange(64.0).view(1, 64, 1).expand(2, 64, 12),
+        None,
+    )
+    drawn = reader(torch.zeros(2, 5, 8))
+    places = torch.arange(64.0).view(8, 8)
+    assert torch.equal(
+        drawn, places.repeat_interleave(2, 0).repeat_interleave(2, 1).expand(2, 3, 16, 16)
+    )
+
+
 class Stops(TextToImageModule):
     """Fails in the second epoch."""
 
@@ -143,7 +178,7 @@ def train(folder, *, resume=None, kind=TextToImageModule):
     module = kind(small(CROWDED))
     run = RunOptions(accelerator="cpu", seed=3, resume=resume)
     histories = train_text_to_image(
-        module, data, autoencoder_epochs=2, epochs=2, run=run, out=folder
+        module, data, autoencoder_epochs=2, text_epochs=2, epochs=2, run=run, out=folder
     )
     return module, *histories
 
@@ -156,27 +191,27 @@ def without_time(history):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Both halves, two epochs of two steps each."""
+    """All three parts, two epochs of two steps each."""
     return train(tmp_path_factory.mktemp("whole"))
 
 
 def test_a_resumed_run_is_the_unbroken_one(whole, tmp_path, monkeypatch):
-    module, first, second = whole
-    assert [len(first.rows), len(second.rows), module.steps] == [2, 2, 4]
-    assert {"train/loss", "val/loss"} <= second.rows[0].keys()
-    with monkeypatch.context() as patched:
-        patched.setattr(AutoencoderModule, "on_train_epoch_start", Stops.on_train_epoch_start)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(tmp_path)
+    module, *histories = whole
+    assert [*(len(history.rows) for history in histories), module.steps] == [2, 2, 2, 4]
+    assert {"train/loss", "val/loss"} <= histories[2].rows[0].keys()
+    for part, resume in ((AutoencoderModule, None), (TextEncoderModule, "last")):
+        with monkeypatch.context() as patched:
+            patched.setattr(part, "on_train_epoch_start", Stops.on_train_epoch_start)
+            with pytest.raises(RuntimeError, match="power cut"):
+                train(tmp_path, resume=resume)
     with pytest.raises(RuntimeError, match="power cut"):
         train(tmp_path, resume="last", kind=Stops)
-    resumed, again_first, again_second = train(tmp_path, resume="last")
+    resumed, *again = train(tmp_path, resume="last")
     assert same_weights(resumed, module)
     assert not same_weights(resumed.average, resumed.network)
     assert resumed.vae.config.scaling_factor == module.vae.config.scaling_factor
     assert resumed.steps == 4
-    assert without_time(again_first) == without_time(first)
-    assert without_time(again_second) == without_time(second)
+    assert [*map(without_time, again)] == [*map(without_time, histories)]
 
 
 def test_a_checkpoint_makes_the_same_pipeline(whole, tmp_path):
@@ -199,7 +234,8 @@ def batch_of(count, seed=0):
 
 
 def test_the_loss_is_the_squared_error_of_the_noise(monkeypatch):
-    module, batch = TextToImageModule(small(), empty=0.0), batch_of(4)
+    module = TextToImageModule(small(prediction="epsilon"), empty=0.0)
+    batch = batch_of(4)
     monkeypatch.setattr(module, "log", lambda *args, **options: None)
     torch.manual_seed(7)
     found = module.training_step(batch, 0)

@@ -35,7 +35,7 @@ class MultiEditsModule(TextToImageModule):
         preset: str = "crowded",
         *,
         pipeline: Any = None,
-        full_attention: bool = True,
+        full_attention: bool = False,
         seed: int = 0,
         lr: float = 2e-3,
         warmup: float = 0.05,

@@ -24,9 +24,8 @@ from papercommons.report import (
 from papercommons.text_to_image.binding import draw_captions, measure_binding
 from papercommons.text_to_image.module import TextToImageModule
 from papercommons.text_to_image.options import SceneModelOptions
-from papercommons.text_to_image.training import train_text_to_image
+from papercommons.text_to_image.training import Histories, train_text_to_image
 from papercommons.training import (
-    History,
     begin_run,
     history_section,
     may_use_cuda,
@@ -91,6 +90,7 @@ def train_on_scenes(
         module,
         data,
         autoencoder_epochs=values["autoencoder_epochs"],
+        text_epochs=values["text_epochs"],
         epochs=values["epochs"],
         run=run,
         out=folder,
@@ -109,7 +109,7 @@ def train_on_scenes(
             "parameters": sum(
                 p.numel() for p in [*module.average.parameters(), *module.vae.parameters()]
             ),
-            **losses(*histories),
+            **losses(histories),
         },
         settings={"out": out, **asdict(options), **values, **run.settings()},
         limits=LIMITS,
@@ -121,12 +121,13 @@ def train_on_scenes(
     return result
 
 
-def losses(autoencoder: History, rest: History) -> dict[str, float]:
-    """Return the last losses of both halves."""
+def losses(histories: Histories) -> dict[str, float]:
+    """Return the last losses of all parts."""
     return {
-        "autoencoder val/mse": autoencoder.rows[-1]["val/mse"],
-        "train/loss": rest.rows[-1]["train/loss"],
-        "val/loss": rest.rows[-1]["val/loss"],
+        "autoencoder val/mse": histories.autoencoder.rows[-1]["val/mse"],
+        "text encoder val/loss": histories.text_encoder.rows[-1]["val/loss"],
+        "train/loss": histories.unet.rows[-1]["train/loss"],
+        "val/loss": histories.unet.rows[-1]["val/loss"],
     }
 
 
@@ -135,7 +136,7 @@ def finish(
     result: Result,
     module: TextToImageModule,
     preset: Preset,
-    histories: tuple[History, History],
+    histories: Histories,
     judged: int,
     seed: int,
 ) -> None:
@@ -146,7 +147,7 @@ def finish(
         result: gets what is found.
         module: trained.
         preset: of the scenes.
-        histories: of both halves.
+        histories: of all parts.
         judged: number of test scenes.
         seed: of the run.
     """
@@ -169,8 +170,9 @@ def finish(
     )
     sections = [
         Section("Samples", figure=drawn, caption="Left the scene, right what its caption gave."),
-        history_section(histories[0].rows, {"autoencoder": ("train/mse", "val/mse")}),
-        history_section(histories[1].rows, {"loss": ("train/loss", "val/loss")}),
+        history_section(histories.autoencoder.rows, {"autoencoder": ("train/mse", "val/mse")}),
+        history_section(histories.text_encoder.rows, {"text encoder": ("train/loss", "val/loss")}),
+        history_section(histories.unet.rows, {"loss": ("train/loss", "val/loss")}),
     ]
     write_report(folder / "report.html", result, sections)
     result.save(folder)

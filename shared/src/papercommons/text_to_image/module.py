@@ -71,6 +71,10 @@ class TextToImageModule(LightningModule):
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.steps = 0
 
+    def begin_average(self) -> None:
+        """Let the average start from what the networks are now."""
+        self.average.load_state_dict(self.network.state_dict())
+
     def on_fit_start(self) -> None:
         """Let the networks learn."""
         self.network.train()
@@ -121,6 +125,10 @@ class TextToImageModule(LightningModule):
         self.steps += 1
         follow = get_ema_multi_avg_fn(min(self.ema_decay, self.steps / (self.steps + 9)))
         follow(list(self.average.parameters()), list(self.network.parameters()), 0)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **options: Any) -> None:
+        """Clip the gradients' norm to 1, whatever the trainer says."""
+        self.clip_gradients(optimizer, 1.0, gradient_clip_algorithm="norm")
 
     def on_train_epoch_end(self) -> None:
         """End the run if the loss is not finite."""

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 LENGTH: dict[str, dict[str, Any]] = {
-    "simple": {"autoencoder_epochs": 3, "epochs": 8, "full_attention": False},
-    "crowded": {"autoencoder_epochs": 4, "epochs": 40, "full_attention": True},
+    "simple": {"autoencoder_epochs": 1, "text_epochs": 2, "epochs": 8, "full_attention": False},
+    "crowded": {"autoencoder_epochs": 1, "text_epochs": 4, "epochs": 8, "full_attention": False},
 }
 """What holds for a kind of scenes unless given: passes over the training scenes, and the model."""
+
+
+_COUNTS = ("count", "epochs", "autoencoder_epochs", "text_epochs", "batch_size", "judged")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class SceneModelOptions:
         count: number of training scenes.
         epochs: passes over them for U-Net and text encoder; by the scenes if not given.
         autoencoder_epochs: passes for the autoencoder, which comes first; likewise.
-        batch_size: pictures per step and device.
+        text_epochs: passes for the text encoder alone, which comes second; likewise.
+        batch_size: pictures per step and device, for U-Net and text encoder.
         lr: peak learning rate of U-Net and text encoder.
         autoencoder_lr: that of the autoencoder.
         full_attention: cross-attention at 16 x 16 too, not only at 8 x 8; by the scenes if not
@@ -33,14 +37,15 @@ class SceneModelOptions:
     count: int = 6000
     epochs: int | None = None
     autoencoder_epochs: int | None = None
-    batch_size: int = 32
+    text_epochs: int | None = None
+    batch_size: int = 16
     lr: float = 2e-3
     autoencoder_lr: float = 4e-3
     full_attention: bool | None = None
     judged: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("count", "epochs", "autoencoder_epochs", "batch_size", "judged"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} must be >= 1, got {value}")

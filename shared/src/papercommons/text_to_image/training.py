@@ -1,17 +1,29 @@
-"""Both halves of training a text-to-image model: the autoencoder, then the rest."""
+"""All of training a text-to-image model: the autoencoder, the text encoder, then the U-Net."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from papercommons.cli import RunOptions
 from papercommons.data.scene_data import SceneData, as_images
 from papercommons.text_to_image.autoencoder import AutoencoderModule, set_latent_scale
 from papercommons.text_to_image.module import TextToImageModule
+from papercommons.text_to_image.text_encoder import TextEncoderModule
 from papercommons.training import History, fit
 
 _SCALE_FROM = 512  # pictures
+AUTOENCODER_BATCH, TEXT_BATCH = 8, 32  # what learns most in the same time on one core
+
+
+class Histories(NamedTuple):
+    """What the three parts logged, in the order of their training."""
+
+    autoencoder: History
+    text_encoder: History
+    unet: History
 
 
 def train_text_to_image(
@@ -21,40 +33,65 @@ def train_text_to_image(
     autoencoder_epochs: int,
     epochs: int,
     run: RunOptions,
+    text_epochs: int = 2,
     out: Path | None = None,
     autoencoder_lr: float = 4e-3,
-) -> tuple[History, History]:
-    """Train the autoencoder, fix the scale of its latents, train the rest; return both histories.
+) -> Histories:
+    """Train autoencoder and text encoder, fix the scale of latents, train the U-Net with the text.
 
     Args:
         module: with an untrained pipeline; trained in place.
         data: scenes.
-        autoencoder_epochs: passes for the autoencoder, >= 1.
-        epochs: passes for the rest, >= 1.
-        run: options of the command; with ``resume="last"`` it goes on in the half that was broken
-            off; a checkpoint is one of the second half.
-        out: folder of the run; the autoencoder's is the folder autoencoder in it. None writes
-            nothing.
+        autoencoder_epochs: passes for the autoencoder, in batches of at most 8; >= 1.
+        epochs: passes for U-Net and text encoder together, >= 1.
+        run: options of the command; with ``resume="last"`` it goes on in the part that was broken
+            off; a checkpoint is one of the last part.
+        text_epochs: passes for the text encoder alone, in batches of at most 32; >= 1.
+        out: folder of the run; the first parts' are autoencoder and text_encoder in it. None
+            writes nothing.
         autoencoder_lr: its peak learning rate.
 
     Raises:
         DataError: see `papercommons.training.fit`.
         ValueError: likewise.
     """
-    first = None if out is None else out / "autoencoder"
     autoencoder = AutoencoderModule(module.vae, lr=autoencoder_lr)
-    begun = replace(run, resume=_last_if_begun(run, first))
-    _, drawn = fit(autoencoder, data, epochs=autoencoder_epochs, run=begun, out=first)
+    text = TextEncoderModule(module.network["text_encoder"], module.tokenizer)
+    drawn, read = (
+        fit(
+            part,
+            in_batches(data, size),
+            epochs=passes,
+            run=replace(run, resume=_last_if_begun(run, folder)),
+            out=folder,
+        )[1]
+        for part, size, passes, folder in (
+            (autoencoder, AUTOENCODER_BATCH, autoencoder_epochs, _part(out, "autoencoder")),
+            (text, TEXT_BATCH, text_epochs, _part(out, "text_encoder")),
+        )
+    )
     module.vae.requires_grad_(False).eval()
     set_latent_scale(module.vae, as_images(data.train.pictures[:_SCALE_FROM]))
+    module.begin_average()
     if run.resume == "last":
         run = replace(run, resume=_last_if_begun(run, out))
     _, history = fit(module, data, epochs=epochs, run=run, out=out)
-    return drawn, history
+    return Histories(drawn, read, history)
+
+
+def in_batches(data: SceneData, size: int) -> SceneData:
+    """Return the same scenes in batches of at most a size."""
+    other = copy.copy(data)
+    other.batch_size = min(size, data.batch_size)
+    return other
+
+
+def _part(out: Path | None, name: str) -> Path | None:
+    return None if out is None else out / name
 
 
 def _last_if_begun(run: RunOptions, folder: Path | None) -> str | None:
-    """Return what one half resumes from: only one that has a checkpoint can be resumed."""
+    """Return what one part resumes from: only one that has a checkpoint can be resumed."""
     if run.resume is None or folder is None or not (folder / "last.ckpt").is_file():
         return None
     return "last"
