@@ -143,7 +143,9 @@ def test_image_to_image_is_that_of_diffusers(pipe, picture):
     settings = Img2ImgSettings(strength=0.5, guidance=3.0)
     marked = TARGET.replace("dog", "[dog]")
     ours = edit_with_img2img(pipe, picture, marked, steps=6, settings=settings, seed=5)
-    assert (pixels(ours.image) == pixels(theirs.images[0])).all()
+    away = abs(pixels(ours.image).astype(int) - pixels(theirs.images[0]))
+    assert away.max() <= 1  # older diffusers round 8-bit values in another way
+    assert away.mean() < 0.01
     assert ours.rows == 3 * 2
 
 

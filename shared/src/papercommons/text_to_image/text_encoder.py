@@ -67,7 +67,7 @@ class TextEncoderModule(LightningModule):
     """
 
     def __init__(
-        self, text_encoder: Any, tokenizer: Any, *, lr: float = 2e-3, warmup: float = 0.05
+        self, text_encoder: Any, tokenizer: Any, *, lr: float = 1e-3, warmup: float = 0.05
     ) -> None:
         super().__init__()
         if not (lr > 0 and 0 <= warmup < 1):
