@@ -1,0 +1,61 @@
+"""Cross-modal deepfake detection by correlation distillation (arXiv 2404.19171).
+
+The names below are loaded when first used; importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from papercommons.versions import installed_version
+
+if TYPE_CHECKING:
+    from cmdfd.clips import read_clip
+    from cmdfd.data import AVData
+    from cmdfd.lightning import CMDFDModule
+    from cmdfd.losses import correlation_distillation_loss
+    from cmdfd.mel import mfcc
+    from cmdfd.model import CMDFDNet
+    from cmdfd.official import load_official
+    from cmdfd.saved import load_net, save_net
+    from cmdfd.teachers import ContentTeacher
+
+__version__ = installed_version("cmdfd")
+
+_HOME = {
+    "AVData": "cmdfd.data",
+    "CMDFDModule": "cmdfd.lightning",
+    "CMDFDNet": "cmdfd.model",
+    "ContentTeacher": "cmdfd.teachers",
+    "correlation_distillation_loss": "cmdfd.losses",
+    "load_net": "cmdfd.saved",
+    "load_official": "cmdfd.official",
+    "mfcc": "cmdfd.mel",
+    "read_clip": "cmdfd.clips",
+    "save_net": "cmdfd.saved",
+}
+
+__all__ = [
+    "AVData",
+    "CMDFDModule",
+    "CMDFDNet",
+    "ContentTeacher",
+    "__version__",
+    "correlation_distillation_loss",
+    "load_net",
+    "load_official",
+    "mfcc",
+    "read_clip",
+    "save_net",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module cmdfd has no attribute {name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,160 @@
+"""Splits without a person in two parts, and what two parts share (section 4.4 b); needs no torch.
+
+In the official lists the real clips of training and test have no person in common, but nearly all
+people of the test clips occur in training fakes. Here a fake belongs to everybody whose face, voice
+or clip it was made of.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import combinations, islice
+from typing import NamedTuple
+
+from papercommons.data.splits import hash_split
+from papercommons.errors import DataError, one_line
+
+from cmdfd.entries import ClipEntry
+
+log = logging.getLogger("papercommons")
+
+
+class Leak(NamedTuple):
+    """What two parts share.
+
+    Attributes:
+        one: name of a part.
+        other: of another.
+        people: in both, sorted.
+        sources: genuine clips that both have, or were made of, sorted.
+        files: in both, sorted.
+    """
+
+    one: str
+    other: str
+    people: list[str]
+    sources: list[str]
+    files: list[str]
+
+    @property
+    def total(self) -> int:
+        """How much they share."""
+        return len(self.people) + len(self.sources) + len(self.files)
+
+    @property
+    def words(self) -> str:
+        """The same as a line."""
+        first = list(islice((*self.people, *self.sources, *self.files), 6))
+        shown = one_line(", ".join([*first[:5], *(["..."] if len(first) > 5 else [])]))
+        return (
+            f"{self.one} and {self.other} share {len(self.people)} people, {len(self.sources)} "
+            f"genuine clips and {len(self.files)} files ({shown})"
+        )
+
+
+class Split(NamedTuple):
+    """Clips divided by their people.
+
+    Attributes:
+        parts: name -> its clips.
+        crossing: clips whose people are in several parts: they belong to none.
+    """
+
+    parts: dict[str, list[ClipEntry]]
+    crossing: list[ClipEntry]
+
+    @property
+    def words(self) -> str:
+        """What became of the clips, as a line."""
+        counts = ", ".join(f"{name} {len(entries)}" for name, entries in self.parts.items())
+        lost = Counter(entry.method for entry in self.crossing)
+        rest = ", ".join(f"{count} {method}" for method, count in lost.most_common(5))
+        left = f"; left out, for people of two parts: {rest}" if lost else ""
+        return f"clips: {counts}{left}"
+
+
+def keys_of(entry: ClipEntry) -> tuple[str, ...]:
+    """Return what an entry shares with others of its part: people, else its source, else itself."""
+    if entry.identities:
+        return entry.identities
+    return (entry.source or entry.name,)
+
+
+def split_by_identity(
+    entries: Iterable[ClipEntry], shares: Mapping[str, float], *, seed: int = 0
+) -> Split:
+    """Return parts that have nobody in common.
+
+    People are divided by a hash of seed and name; a clip goes where all of its people are, and is
+    left out where they are in several parts. So parts of cross-identity fakes get smaller than
+    their shares: of fakes with two people and two equal parts, half are left out.
+
+    Args:
+        entries: all clips.
+        shares: name of a part -> its share of the people; they sum to 1.
+        seed: another seed gives another division.
+
+    Raises:
+        ValueError: shares that are negative or do not sum to 1.
+        DataError: a part would get nobody, or clips of one class only.
+    """
+    everything = list(entries)
+    names = sorted({key for entry in everything for key in keys_of(entry)})
+    places = hash_split(names, shares, seed=seed)
+    part_of = {names[k]: part for part, members in places.items() for k in members}
+    parts: dict[str, list[ClipEntry]] = {part: [] for part, share in shares.items() if share > 0}
+    crossing: list[ClipEntry] = []
+    for entry in everything:
+        among = {part_of[key] for key in keys_of(entry)}
+        (parts[among.pop()] if len(among) == 1 else crossing).append(entry)
+    both = len({entry.entire for entry in everything}) == 2
+    for name, members in parts.items():
+        if both and len({entry.entire for entry in members}) < 2:
+            raise DataError(
+                f"part {name} would get {len(members)} clips, not of both classes; {len(crossing)} "
+                "have people of several parts; use more clips, another --seed or another share"
+            )
+    return Split(parts, crossing)
+
+
+def find_leaks(parts: Mapping[str, Iterable[ClipEntry]]) -> list[Leak]:
+    """Return what each two parts share, where they share something.
+
+    Args:
+        parts: name -> its clips.
+    """
+    people, sources, files = {}, {}, {}
+    for name, entries in parts.items():
+        members = list(entries)
+        people[name] = {person for entry in members for person in entry.identities}
+        sources[name] = {entry.source for entry in members if entry.source}
+        files[name] = {str(entry.video) for entry in members}
+        files[name] |= {str(entry.audio) for entry in members if entry.audio}
+    leaks = [
+        Leak(one, other, *(sorted(kind[one] & kind[other]) for kind in (people, sources, files)))
+        for one, other in combinations(people, 2)
+    ]
+    return [leak for leak in leaks if leak.total]
+
+
+def check_leaks(parts: Mapping[str, Iterable[ClipEntry]], *, allow: bool = False) -> dict[str, int]:
+    """Refuse parts that share people, genuine clips or files; or warn of them.
+
+    Args:
+        parts: see `find_leaks`.
+        allow: warn only.
+
+    Returns:
+        ``"train and test"`` -> how much they share.
+
+    Raises:
+        DataError: they share something and `allow` is not set.
+    """
+    leaks = find_leaks(parts)
+    for leak in leaks:
+        if not allow:
+            raise DataError(f"{leak.words}; part them, or pass --allow-leak")
+        log.warning("%s: results there look better than they are", leak.words)
+    return {f"{leak.one} and {leak.other}": leak.total for leak in leaks}
