@@ -1,0 +1,82 @@
+"""Which word and which region do not belong together, with Stable Diffusion (arXiv 2404.18033).
+
+The names below are loaded when first used; importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from papercommons.versions import installed_version
+
+if TYPE_CHECKING:
+    from d_tiil.alignment import Alignment, align_embedding
+    from d_tiil.calibration import Calibration
+    from d_tiil.clip import ClipModel
+    from d_tiil.editing import inpaint
+    from d_tiil.lightning import DTIILModule
+    from d_tiil.maps import noise_difference_map
+    from d_tiil.phrases import Phrase, content_phrases, content_words
+    from d_tiil.pipeline import DTIILPipeline
+    from d_tiil.result import DTIILResult
+    from d_tiil.scores import DenoisingGap, denoising_gap
+    from d_tiil.settings import AlignmentSettings, EditSettings, LocateSettings, MapSettings
+    from d_tiil.word_scores import WordScore
+
+__version__ = installed_version("d-tiil")
+
+_HOME = {
+    "Alignment": "alignment",
+    "AlignmentSettings": "settings",
+    "Calibration": "calibration",
+    "ClipModel": "clip",
+    "DTIILModule": "lightning",
+    "DTIILPipeline": "pipeline",
+    "DTIILResult": "result",
+    "DenoisingGap": "scores",
+    "EditSettings": "settings",
+    "LocateSettings": "settings",
+    "MapSettings": "settings",
+    "Phrase": "phrases",
+    "WordScore": "word_scores",
+    "align_embedding": "alignment",
+    "content_phrases": "phrases",
+    "content_words": "phrases",
+    "denoising_gap": "scores",
+    "inpaint": "editing",
+    "noise_difference_map": "maps",
+}
+
+__all__ = [
+    "Alignment",
+    "AlignmentSettings",
+    "Calibration",
+    "ClipModel",
+    "DTIILModule",
+    "DTIILPipeline",
+    "DTIILResult",
+    "DenoisingGap",
+    "EditSettings",
+    "LocateSettings",
+    "MapSettings",
+    "Phrase",
+    "WordScore",
+    "__version__",
+    "align_embedding",
+    "content_phrases",
+    "content_words",
+    "denoising_gap",
+    "inpaint",
+    "noise_difference_map",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"d_tiil.{_HOME[name]}"), name)
+    raise AttributeError(f"module d_tiil has no attribute {name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,147 @@
+"""Stable Diffusion folders and hub ids: checked first, then loaded by diffusers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from papercommons.errors import DataError, reason
+
+PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+PREDICTIONS = ("epsilon", "v_prediction")
+
+
+def check_model(source: str | Path) -> None:
+    """Raise unless this may be a model that can be loaded; quick, and needs no torch.
+
+    Args:
+        source: folder that ``save_pretrained`` wrote, or a hub id, which is only looked at.
+
+    Raises:
+        DataError: no such folder, or its model cannot be used here.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        if folder.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
+            raise DataError(f"{source}: no such folder, and not a hub id (owner/name)")
+        return
+    if not (folder / "model_index.json").is_file():
+        raise DataError(
+            f"{source}: no model_index.json; pass a folder that a pipeline's save_pretrained wrote"
+        )
+    _check_index(source, _read_config(folder / "model_index.json"))
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    if scheduler.is_file():
+        kind = _read_config(scheduler).get("prediction_type", "epsilon")
+        _check_prediction(source, kind)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({reason(error)})") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: not a configuration, which is an object")
+    return config
+
+
+def load_parts(
+    source: str | Path, *, dtype: Any = None, inpainting: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Return the parts of a pipeline of Stable Diffusion 1, 2 or XL.
+
+    Args:
+        source: folder that ``save_pretrained`` wrote, or a hub id.
+        dtype: of the weights, a torch.dtype; float32 if not given.
+        inpainting: an inpainting model is wanted, whose network takes mask and image too.
+        options: for diffusers' ``from_pretrained``, for example variant.
+
+    Raises:
+        DataError: no such folder, or its model cannot be used here.
+    """
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    check_model(source)
+    if importlib.util.find_spec("accelerate") is None:
+        options.setdefault("low_cpu_mem_usage", False)  # its default, and a warning, without it
+    try:
+        index = DiffusionPipeline.load_config(str(source))
+    except Exception as error:  # readers fail in many ways on what is broken
+        raise DataError(f"{source}: not a readable pipeline ({reason(error)})") from error
+    _check_index(source, index)
+    options.setdefault("use_safetensors", True)
+    kind = StableDiffusionXLPipeline if "text_encoder_2" in index else StableDiffusionPipeline
+    left_out: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
+    if kind is StableDiffusionPipeline:
+        left_out |= {"safety_checker": None, "requires_safety_checker": False}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # newer versions call it dtype
+            stock = kind.from_pretrained(str(source), torch_dtype=dtype, **left_out, **options)
+    except Exception as error:
+        raise DataError(f"{source}: not a readable pipeline ({reason(error)})") from error
+    parts = {name: getattr(stock, name, None) for name in PARTS}
+    check_parts(parts, source=str(source), inpainting=inpainting)
+    return parts
+
+
+def _check_index(source: str | Path, index: dict[str, Any]) -> None:
+    name = index.get("_class_name")
+    if "transformer" in index or "FlowMatch" in str(index.get("scheduler")):
+        raise DataError(
+            f"{source}: {name} is a flow model; the method needs the predicted noise of a Stable "
+            "Diffusion 1, 2 or XL model"
+        )
+    named = {k: v[0] for k, v in index.items() if isinstance(v, list) and v}
+    absent = [part for part in PARTS[:5] if not named.get(part)]
+    if absent:
+        raise DataError(
+            f"{source}: {name} has no {', '.join(absent)}; a text-to-image model is needed"
+        )
+
+
+def _check_prediction(source: str | Path, kind: Any) -> None:
+    if kind not in PREDICTIONS:
+        raise DataError(
+            f"{source}: the network predicts {kind}; only {' and '.join(PREDICTIONS)} can be used"
+        )
+
+
+def check_parts(parts: dict[str, Any], *, source: str, inpainting: bool = False) -> None:
+    """Raise unless the parts fit together and predict noise or velocity.
+
+    Args:
+        parts: by name, see `PARTS`.
+        source: for the message.
+        inpainting: the network must take mask and masked latents too.
+
+    Raises:
+        DataError: with the reason.
+    """
+    scheduler, unet, vae = parts["scheduler"], parts["unet"], parts["vae"]
+    name = type(scheduler).__name__
+    if "FlowMatch" in name or getattr(scheduler, "alphas_cumprod", None) is None:
+        raise DataError(
+            f"{source}: {name} has no table of alphas (a flow or EDM model); the method needs the "
+            "predicted noise of a Stable Diffusion 1, 2 or XL model"
+        )
+    _check_prediction(source, scheduler.config.get("prediction_type", "epsilon"))
+    latent = int(vae.config.latent_channels)
+    wanted = 2 * latent + 1 if inpainting else latent
+    channels = unet.config.in_channels, unet.config.out_channels
+    if channels == (wanted, latent):
+        return
+    if inpainting:
+        raise DataError(
+            f"{source}: the network takes {channels[0]} channels and an inpainting one takes "
+            f"{wanted}; leave it out to edit with the text-to-image model"
+        )
+    raise DataError(
+        f"{source}: the network takes {channels[0]} channels and gives {channels[1]}, latents "
+        f"have {latent}; a plain text-to-image model is needed, an inpainting one only beside it"
+    )

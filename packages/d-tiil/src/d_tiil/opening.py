@@ -1,0 +1,127 @@
+"""A model, opened on the device that the options of a command mean."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from papercommons.cli import show_progress
+from papercommons.files import hash_files
+
+from d_tiil.clip import ClipModel
+from d_tiil.options import HelperOptions, LocateOptions, ModelOptions
+from d_tiil.pipeline import DTIILPipeline
+from d_tiil.settings import LocateSettings
+
+_PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def compute_device(options: ModelOptions) -> torch.device:
+    """Return the device that the options mean.
+
+    Raises:
+        ValueError: it is not there, or cannot do what is asked.
+    """
+    cuda = torch.cuda.is_available()
+    if options.accelerator in ("gpu", "cuda") and not cuda:
+        raise ValueError(f"--accelerator {options.accelerator}: no CUDA device is there; take cpu")
+    device = torch.device("cuda" if cuda and options.accelerator != "cpu" else "cpu")
+    if device.type == "cpu" and options.precision == "float16":
+        raise ValueError("--precision float16 needs a GPU; take float32 on the CPU")
+    return device
+
+
+def weights_dtype(options: ModelOptions, device: torch.device) -> torch.dtype:
+    """Return the number format of the weights."""
+    if options.precision != "auto":
+        return _PRECISIONS[options.precision]
+    wide = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if wide else torch.float32
+
+
+def open_pipeline(
+    model: str,
+    settings: LocateSettings,
+    how: LocateOptions,
+    helpers: HelperOptions,
+    where: ModelOptions,
+) -> DTIILPipeline:
+    """Return the pipeline of a model, on its device, with its helpers.
+
+    Args:
+        model: folder that diffusers wrote, or a hub id.
+        settings: of the method, those that `how` means for the model.
+        how: a threshold given there wins over the calibration's.
+        helpers: models and files beside it.
+        where: where it runs.
+
+    Raises:
+        DataError: see `d_tiil.loading.load_parts`.
+        ValueError: the device is not there.
+    """
+    device = compute_device(where)
+    quieten()
+    more: dict[str, Any] = {} if where.variant is None else {"variant": where.variant}
+    pipe = DTIILPipeline.from_pretrained(
+        model,
+        dtype=weights_dtype(where, device),
+        inpainting=helpers.inpaint_model,
+        calibration=None if helpers.calibration is None else helpers.calibration_path,
+        **more,
+    )
+    pipe.settings = settings
+    if pipe.calibration is not None and how.threshold is not None:
+        pipe.calibration = replace(pipe.calibration, map_threshold=None)
+    if helpers.clip_model is not None:
+        pipe.clip = ClipModel.from_pretrained(helpers.clip_model, device=device)
+    stock: Any = pipe  # what diffusers adds has no types
+    stock.set_progress_bar_config(disable=not show_progress(), leave=False)
+    stock.to(device)
+    return pipe
+
+
+def quieten() -> None:
+    """Keep diffusers and transformers from printing bars and hints of their own."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def model_hash(model: str) -> str:
+    """Return a short hash of a model: of its files, or of its hub id.
+
+    Args:
+        model: folder, or a hub id.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return hashlib.sha256(model.encode()).hexdigest()[:16]
+    suffixes = {".json", ".safetensors", ".txt", ".bin"}
+    files = (path for path in folder.rglob("*") if path.suffix in suffixes)
+    return hash_files(sorted(path for path in files if path.is_file()))
+
+
+def score_hash(weights: str, settings: LocateSettings, clip: str | None) -> str:
+    """Return a short hash of what the measured quantities of a pair depend on, its seed left out.
+
+    A calibration holds for these alone.
+
+    Args:
+        weights: hash of the model.
+        settings: of the method.
+        clip: hash of a CLIP model, or None.
+    """
+    alignment = settings.to_dict()["alignment"]
+    facts = json.dumps([weights, alignment, settings.pairs, clip], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]

@@ -1,0 +1,179 @@
+"""How well a set of pairs is told apart and its words are found, with intervals over sources."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from papercommons.metrics.detection import Estimate, image_metrics
+from papercommons.metrics.verification import accuracy_threshold
+
+from d_tiil.measures import TOKENS, Measured, Row, is_control, precision_area
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CHUNK = 5_000_000  # weights at a time
+
+
+def with_best(measured: Sequence[Measured]) -> tuple[list[Row], dict[str, float]]:
+    """Return all rows with the IoU at the best threshold of the set, and those thresholds.
+
+    Args:
+        measured: of one method.
+
+    Returns:
+        rows, and for iou and iou_changed, where any pair has them, the threshold in [0, 1) of
+        greatest mean.
+    """
+    rows, best = [dict(one.row) for one in measured], dict[str, float]()
+    for name in ("iou", "iou_changed"):
+        there = [one.curves[name] for one in measured if name in one.curves]
+        if there:
+            level = int(np.mean(there, axis=0).argmax())
+            best[name] = level / 255
+            for row, one in zip(rows, measured, strict=True):
+                if name in one.curves:
+                    row[f"{name}_best"] = float(one.curves[name][level])
+    return rows, best
+
+
+def fit_threshold(rows: Sequence[Row]) -> float:
+    """Return the score above which pairs are called inconsistent for greatest accuracy.
+
+    Take rows of another split than those judged with it.
+
+    Args:
+        rows: of `d_tiil.measures.measure_pair`; controls do not count.
+
+    Raises:
+        ValueError: no scores of one of the two kinds.
+    """
+    scores, truth = scores_of(rows)
+    if not 0 < sum(truth) < len(truth):
+        raise ValueError("a threshold needs scores of consistent and of inconsistent pairs")
+    return math.nextafter(accuracy_threshold(scores, truth), -math.inf)
+
+
+def scores_of(rows: Sequence[Row]) -> tuple[list[float], list[int]]:
+    """Return scores and truth (1: inconsistent) of the rows that have both and are no controls."""
+    there = _scored(rows)
+    return [row["score"] for row in there], [row["inconsistent"] for row in there]
+
+
+def _scored(rows: Sequence[Row]) -> list[Row]:
+    return [
+        row
+        for row in rows
+        if row["score"] is not None and row["inconsistent"] is not None and not is_control(row)
+    ]
+
+
+def detection(
+    rows: Sequence[Row], *, threshold: float | None = None, draws: int = 2000, seed: int = 0
+) -> dict[str, Estimate]:
+    """Return how well scores tell inconsistent pairs from consistent ones, controls aside.
+
+    Args:
+        rows: of `d_tiil.measures.measure_pair`.
+        threshold: of `fit_threshold`, on other pairs; without it only ``auc`` and ``ap`` are given.
+        draws: resamples of sources for the intervals.
+        seed: of the resampling.
+
+    Returns:
+        ``auc, ap`` and those of `papercommons.metrics.detection.image_metrics`; nothing where no
+        pair has a score.
+    """
+    there = _scored(rows)
+    if not there:
+        return {}
+    scores, truth = scores_of(rows)
+    sources = [row["source"] or (place,) for place, row in enumerate(there)]
+    found = image_metrics(
+        scores,
+        truth,
+        threshold=0.0 if threshold is None else threshold,
+        sources=sources,
+        draws=draws,
+        seed=seed,
+    )
+    kept = {name: found[name] for name in (["auc"] if threshold is None else found)}
+    return kept | {"ap": _average_precision(scores, truth, sources, draws, seed)}
+
+
+def _average_precision(
+    scores: Sequence[float], truth: Sequence[int], sources: Sequence[Any], draws: int, seed: int
+) -> Estimate:
+    positive = np.array(truth) == 1
+    levels, level = np.unique(np.array(scores), return_inverse=True)
+    order = np.argsort(level, kind="stable")
+    starts = np.searchsorted(level[order], np.arange(len(levels)))
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        parts = ((weights * kind)[:, order] for kind in (positive, ~positive))
+        return precision_area(*(np.add.reduceat(part, starts, axis=1) for part in parts))
+
+    return resampled(area, sources, draws, seed)
+
+
+def token_scores(rows: Sequence[Row], *, draws: int = 2000, seed: int = 0) -> dict[str, Estimate]:
+    """Return ``precision, recall, f1`` of all tokens of a set together, as DGM4 has it.
+
+    Args:
+        rows: of `d_tiil.measures.measure_pair`; consistent pairs count by the words that they are
+            accused of.
+        draws: resamples of sources for the intervals.
+        seed: of the resampling.
+
+    Returns:
+        nothing where no pair has both words and their truth.
+    """
+    there = [row for row in rows if row.get("word_tp") is not None]
+    if not there:
+        return {}
+    counts = np.array([[row[name] for name in TOKENS] for row in there], np.float64)
+    sources = [row["source"] or (place,) for place, row in enumerate(there)]
+
+    def rate(part: int) -> Callable[[np.ndarray], np.ndarray]:
+        def of(weights: np.ndarray) -> np.ndarray:
+            tp, fp, fn = (weights @ counts).T
+            whole = (tp + fp, tp + fn, tp + (fp + fn) / 2)[part]
+            rates: np.ndarray = tp / np.where(whole > 0, whole, np.nan)
+            return rates
+
+        return of
+
+    names = ("precision", "recall", "f1")
+    return {name: resampled(rate(k), sources, draws, seed) for k, name in enumerate(names)}
+
+
+def resampled(
+    measure: Callable[[np.ndarray], np.ndarray], sources: Sequence[Any], draws: int, seed: int
+) -> Estimate:
+    """Return a measure and its 95 % interval over resampled sources.
+
+    Args:
+        measure: from weights (R, N) to (R,).
+        sources: of each of N items; those of one source are drawn together.
+        draws: resamples, >= 1.
+        seed: of the resampling.
+    """
+    value = float(measure(np.ones((1, len(sources))))[0])
+    drawn = np.concatenate(
+        [measure(weights.double().numpy()) for weights in _weights(sources, draws, seed)]
+    )
+    drawn = drawn[~np.isnan(drawn)]
+    if math.isnan(value) or not len(drawn):
+        return Estimate(value, math.nan, math.nan)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
+
+
+def _weights(sources: Sequence[Any], draws: int, seed: int) -> Iterator[Tensor]:
+    from papercommons.metrics.bootstrap import group_weights
+
+    chunk = max(1, _CHUNK // len(sources))
+    for turn, start in enumerate(range(0, draws, chunk)):
+        yield group_weights(sources, draws=min(chunk, draws - start), seed=seed + turn)
