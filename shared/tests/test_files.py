@@ -395,3 +395,20 @@ def test_a_file_of_weights_is_known_by_what_it_holds(tmp_path):
     assert hash_saved(file) != before
     with pytest.raises(DataError):
         hash_saved(tmp_path / "none")
+
+
+def test_what_a_run_reads_is_compared_and_is_no_option(tmp_path):
+    out = tmp_path / "run"
+    settings = {"lr": 0.1, "weights": {"clip": "ab", "dino": None}, "truth": None}
+    inputs = ["weights", "truth"]
+    prepare_out(str(out), settings, inputs=inputs)
+    assert yaml.safe_load((out / "config.yaml").read_text()) == {"lr": 0.1}
+    prepare_out(str(out), settings, resume="last", inputs=inputs)
+    assert yaml.safe_load((out / "config.yaml").read_text()) == {"lr": 0.1}
+    for changed in ({"weights": {"clip": "cd", "dino": None}}, {"truth": "x"}, {"weights": None}):
+        with pytest.raises(DataError, match=f"cannot resume: {next(iter(changed))} was"):
+            prepare_out(str(out), settings | changed, resume="last", inputs=inputs)
+    text = (out / "config.yaml").read_text()
+    (out / "config.yaml").write_text(text.replace('{"weights"', "{weights"))
+    with pytest.raises(DataError, match="not readable, so the run cannot be resumed"):
+        prepare_out(str(out), settings, resume="last", inputs=inputs)

@@ -107,6 +107,7 @@ def test_an_interrupted_run_goes_on(call, three, run, tmp_path, capsys, monkeypa
     assert len(table(out)) == 3
     assert call("predict", *given, "--resume", "--threshold", 0.3) == 2
     assert "cannot resume: threshold was 0.5" in capsys.readouterr().err
+    assert call("predict", copy, "--config", out / "config.yaml", "--resume") == 0
     change_network(network)
     assert call("predict", *given, "--resume") == 2
     assert "cannot resume: weights was" in capsys.readouterr().err

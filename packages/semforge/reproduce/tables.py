@@ -34,7 +34,7 @@ SHOWN = {
     "regions": "regions",
     "exact": "exact",
 }
-NO_EFFECT = "no measurable effect at this scale"
+NO_EFFECT = "no effect seen"
 
 
 def values(runs: Sequence[Run], arm: str, test: str, measure: str) -> dict[tuple[int, int], float]:

@@ -82,6 +82,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 _RUN_MARK = "# Settings of a run, written by papercommons; --config reads them.\n"
+_INPUTS_MARK = "# Read: "
 
 
 def prepare_out(
@@ -91,6 +92,7 @@ def prepare_out(
     resume: str | None = None,
     overwrite: bool = False,
     may_change: Iterable[str] = (),
+    inputs: Iterable[str] = (),
 ) -> Path:
     """Make the output folder of a run, note its settings in config.yaml, and return the folder.
 
@@ -104,6 +106,8 @@ def prepare_out(
         resume: given if the run in `out` is to go on.
         overwrite: empty the folder first.
         may_change: settings that may differ between a run and its resumption.
+        inputs: settings that are no options, such as hashes of what is read; they stand in a
+            comment of config.yaml, so that ``--config`` takes the file.
 
     Raises:
         DataError: the folder is not empty and neither `resume` nor `overwrite` is given, it holds
@@ -114,9 +118,11 @@ def prepare_out(
         return folder
     check_out(out, resume=resume, overwrite=overwrite)
     given = {name: value for name, value in settings.items() if value is not None}
-    text = _RUN_MARK + yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+    read = {name: given.pop(name) for name in inputs if name in given}
+    note = f"{_INPUTS_MARK}{json.dumps(read)}\n" if read else ""
+    text = _RUN_MARK + note + yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
     if resume is not None:
-        _check_resumed(folder / "config.yaml", yaml.safe_load(text), set(may_change))
+        _check_resumed(folder / "config.yaml", _parse_run(text), set(may_change))
     elif folder.exists():
         _empty(folder)
     write_text(folder / "config.yaml", text)
@@ -196,13 +202,20 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
+def _parse_run(text: str) -> dict[str, Any]:
+    """Return the settings that config.yaml holds, and the inputs of its comment."""
+    notes = [line for line in text.splitlines()[:2] if line.startswith(_INPUTS_MARK)]
+    inputs = json.loads(notes[0].removeprefix(_INPUTS_MARK)) if notes else {}
+    return {**yaml.safe_load(text), **inputs}
+
+
 def _check_resumed(begun: Path, settings: dict[str, Any], may_change: set[str]) -> None:
     try:
-        before = yaml.safe_load(begun.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        before = None
-    if not isinstance(before, dict):
-        raise DataError(f"{begun}: not readable, so the run cannot be resumed; pass --overwrite")
+        before = _parse_run(begun.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, TypeError):
+        raise DataError(
+            f"{begun}: not readable, so the run cannot be resumed; pass --overwrite"
+        ) from None
     for name in dict.fromkeys([*settings, *before]):
         if name not in may_change and before.get(name) != settings.get(name):
             raise DataError(

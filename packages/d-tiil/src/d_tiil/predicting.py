@@ -103,6 +103,7 @@ def predict_pairs(
         resume="last" if resume else None,
         overwrite=overwrite,
         may_change=("limit", "kinds", "split", "strict", "check"),
+        inputs=["weights", "clip_hash", "calibration_hash", "locate"],
     )
     defects = list(pairs.defects)
     done: list[tuple[Record, dict[str, Any]]] = []

@@ -79,7 +79,13 @@ def predict_photos(
     settings |= {"weights": hash_saved(checkpoint)}
     settings |= {"threshold": threshold, "save": list(save), "format": list(formats)}
     settings |= {"skip_bad": skip_bad, **asdict(view), **run.settings()}
-    folder = prepare_out(out, settings, resume="last" if resume else None, overwrite=run.overwrite)
+    folder = prepare_out(
+        out,
+        settings,
+        resume="last" if resume else None,
+        overwrite=run.overwrite,
+        inputs=["weights"],
+    )
     rows: list[dict[str, Any]] = []
     names = name_outputs((path.stem for path in paths), empty="photograph")
     for path, name in track(list(zip(paths, names, strict=True)), "photographs"):

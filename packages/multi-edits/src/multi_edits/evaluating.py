@@ -126,7 +126,12 @@ def evaluate_edits(
         going = "last" if resume else None
         changing = ("limit", "categories", "bootstrap", "sort_by", "seed")
         folder = prepare_out(
-            settings["out"], settings, resume=going, overwrite=overwrite, may_change=changing
+            settings["out"],
+            settings,
+            resume=going,
+            overwrite=overwrite,
+            may_change=changing,
+            inputs=["weights", "truth"],
         )
     measured, digests = list[Measured](), list[str]()
     files = name_outputs((record.key for record in common), empty="record")

@@ -77,6 +77,7 @@ def predict_benchmark(
         resume="last" if resume else None,
         overwrite=overwrite,
         may_change=("limit", "categories"),
+        inputs=["weights"],
     )
     defects = list(benchmark.defects)
     done: list[tuple[Record, dict[str, Any]]] = []

@@ -91,7 +91,13 @@ def predict_scans(
     if kind not in known:
         raise ValueError(f"--heatmap {kind}: {config['model']} has {', '.join(known)}")
     kinds = [k for k in HEAT_MAPS if k in known and (maps.controls or k == kind)]
-    folder = prepare_out(out, settings, resume="last" if resume else None, overwrite=run.overwrite)
+    folder = prepare_out(
+        out,
+        settings,
+        resume="last" if resume else None,
+        overwrite=run.overwrite,
+        inputs=["weights"],
+    )
     rows, bad, digests = [], [], []
     names = name_outputs([relative for _, relative in scans])
     for (scan, relative), name in track(list(zip(scans, names, strict=True)), "scans"):

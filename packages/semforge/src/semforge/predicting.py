@@ -97,7 +97,9 @@ def predict_faces(
     folder = None
     if out is not None:
         keep = "last" if resume else None
-        folder = prepare_out(out, settings, resume=keep, overwrite=run.overwrite)
+        folder = prepare_out(
+            out, settings, resume=keep, overwrite=run.overwrite, inputs=["weights"]
+        )
     rows: list[Row] = []
     names = name_outputs(path.stem for path in paths)
     for path, name in track(list(zip(paths, names, strict=True)), "files"):
