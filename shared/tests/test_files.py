@@ -2,25 +2,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
-from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from papercommons.errors import DataError
 from papercommons.files import (
     atomic_path,
     check_out,
     find_saved,
     hash_files,
-    hash_saved,
     is_first_process,
-    name_outputs,
     prepare_out,
-    read_note,
     write_json,
     write_text,
 )
@@ -341,60 +334,6 @@ def test_a_run_that_never_began_may_be_written_over(tmp_path):
         check_out(str(folder), go_on="--resume last")
     with pytest.raises(DataError, match=r"would delete .*last\.ckpt, which this command needs"):
         check_out(str(folder), overwrite=True, keep=[folder / "last.ckpt"])
-
-
-@given(
-    st.lists(
-        st.sampled_from(["", "a", "a_2", "a_3", "ä b", "../x", ".a", "a\n", "a/b"]), max_size=9
-    )
-)
-def test_names_of_outputs_are_plain_and_unique(stems):
-    found = name_outputs(stems, empty="picture")
-    assert len(set(found)) == len(found) == len(stems)
-    assert all(re.fullmatch(r"[\w-]+", name) for name in found)
-    assert found == name_outputs(stems, empty="picture")
-    assert name_outputs(stems[:1], empty="picture") == found[:1]
-
-
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ('{"path": "a.png", "hash": "1", "more": 2}', True),
-        ('{"path": "b.png", "hash": "1"}', False),
-        ('{"path": "a.png", "hash": "2"}', False),
-        ("[1]", False),
-        ('{"path": "a.png", "ha', False),
-        (None, False),
-    ],
-)
-def test_a_note_counts_for_the_same_file_alone(tmp_path, text, kept):
-    note = tmp_path / "note.json"
-    if text is not None:
-        note.write_text(text)
-    found = read_note(note, Path("a.png"), "1")
-    assert found == (json.loads(text) if kept else None)
-
-
-@pytest.mark.parametrize("changed", ["config.json", "model.safetensors"])
-def test_a_saved_network_is_known_by_its_weights_and_settings(begun, changed):
-    for name in ("config.json", "model.safetensors"):
-        (begun / "export" / name).write_text(name)
-    before = hash_saved(begun)
-    assert hash_saved(begun / "export") == before
-    (begun / "metrics.csv").write_text("more")
-    assert hash_saved(begun) == before
-    (begun / "export" / changed).write_text("other")
-    assert hash_saved(begun) != before
-
-
-def test_a_file_of_weights_is_known_by_what_it_holds(tmp_path):
-    file = tmp_path / "w.pt"
-    file.write_text("a")
-    before = hash_saved(file)
-    file.write_text("b")
-    assert hash_saved(file) != before
-    with pytest.raises(DataError):
-        hash_saved(tmp_path / "none")
 
 
 def test_what_a_run_reads_is_compared_and_is_no_option(tmp_path):

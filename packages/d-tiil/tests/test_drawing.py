@@ -6,19 +6,9 @@ import io
 
 import numpy as np
 import pytest
-from d_tiil.drawing import (
-    YELLOW,
-    enlarge,
-    heat,
-    marked,
-    outline,
-    overlay,
-    shrink,
-    side_by_side,
-    strip,
-    word_bars,
-)
+from d_tiil.drawing import marked, side_by_side, word_bars
 from d_tiil.word_scores import WordScore
+from papercommons.pictures import YELLOW, enlarge, heat, outline, overlay, shrink, strip
 from PIL import Image
 
 

@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-from d_tiil.defects import DEFECTS, defect_notes, write_defects
 from d_tiil.layouts import open_pairs
 from d_tiil.records import BoxMask
+from papercommons.data.defects import DEFECTS, defect_notes, write_defects
 from papercommons.errors import DataError
 from PIL import Image
 

@@ -10,9 +10,10 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 
-from multi_edits.drawing import YELLOW, branch_label, enlarge, heat, outline, shrink, strip
+from multi_edits.drawing import branch_label
 from multi_edits.edits import Edit
 from multi_edits.grouping import AspectGroup
+from papercommons.pictures import YELLOW, enlarge, heat, outline, shrink, strip
 
 
 def test_small_pictures_are_enlarged_by_whole_pixels():

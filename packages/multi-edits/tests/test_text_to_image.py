@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from multi_edits.tiny import make_tiny, make_tiny_for
-from multi_edits.tokenizer import make_merges, make_tokenizer
+from multi_edits.tokenizer import make_tokenizer
 from papercommons.cli import RunOptions
 from papercommons.data.scene_data import SceneBatch, SceneData, as_images, draw_scenes
 from papercommons.data.scenes import BACKGROUND, CROWDED, SIMPLE, Fact, longest_caption, words
@@ -15,6 +15,7 @@ from papercommons.text_to_image.binding import draw_captions, measure_binding
 from papercommons.text_to_image.module import TextToImageModule, save_pipeline
 from papercommons.text_to_image.text_encoder import PlaceReader, TextEncoderModule
 from papercommons.text_to_image.training import train_text_to_image
+from papercommons.text_to_image.vocabulary import make_merges
 from papercommons.training import fit, seed_everything
 from torch.nn import functional as F
 

@@ -265,6 +265,11 @@ def hash_files(paths: Iterable[str | Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def hash_texts(texts: Iterable[str]) -> str:
+    """Return a short hash of texts in their order."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
 def hash_saved(path: str | Path) -> str:
     """Return a short hash of a saved network: whether it is the one that a run began with.
 

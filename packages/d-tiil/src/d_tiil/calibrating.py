@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from papercommons.data.defects import defect_notes
 from papercommons.errors import DataError
 from papercommons.files import hash_files, prepare_out
 from papercommons.metrics.roc import binary_auc
 from papercommons.report import Result, Section, figure_png, write_report
 
 from d_tiil.calibration import SIGNS, Calibration, fit
-from d_tiil.defects import defect_notes
 from d_tiil.evaluating import map_threshold
 from d_tiil.finding_files import FINDINGS, FindingSet
 from d_tiil.findings import Finding

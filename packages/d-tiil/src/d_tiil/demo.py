@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from typing import Any
 
 import numpy as np
-from papercommons.errors import DataError, reason
+from papercommons.demo import check_gradio, show_page
+from papercommons.pictures import enlarge, heat, overlay
 from PIL import Image
 
-from d_tiil.drawing import enlarge, heat, marked, overlay
+from d_tiil.drawing import marked
 from d_tiil.locate_command import check_made_with, clip_hash
 from d_tiil.opening import model_hash, open_pipeline, score_hash
 from d_tiil.options import (
@@ -25,8 +24,6 @@ from d_tiil.pipeline import DTIILPipeline
 from d_tiil.reporting import LIMITS, verdict, word_rows
 from d_tiil.saving import map_levels
 from d_tiil.settings import LocateSettings
-
-log = logging.getLogger("papercommons")
 
 MOST_PIXELS = 40_000_000
 COLUMNS = ("word", "score", "inconsistent")
@@ -60,35 +57,13 @@ def serve(
     Raises:
         DataError: gradio is not installed, the port is taken, or the model cannot be used.
     """
-    check_gradio()
+    check_gradio("d-tiil")
     pipe = open_pipeline(model, method, how, helpers, where)
     made_with = score_hash(model_hash(model), method, clip_hash(helpers))
     check_made_with(pipe.calibration, made_with, helpers)
     import gradio
 
-    page = build_page(pipe, model)
-    fonts = ["system-ui", "sans-serif"]  # gradio's own come from the net
-    log.info("http://%s:%d/ shows the page until Ctrl-C ends it", host, port)
-    try:
-        page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            theme=gradio.themes.Default(font=fonts, font_mono=fonts),
-            footer_links=[],
-        )
-    except OSError as error:
-        raise DataError(f"--port {port}: {reason(error)}") from error
-
-
-def check_gradio() -> None:
-    """Raise DataError unless gradio is installed; and keep it from calling home."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
-        raise DataError('the page needs gradio; run: pip install "d-tiil[demo]"') from None
+    show_page(gradio, build_page(pipe, model), host, port)
 
 
 def answer(

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from papercommons.data.defects import DEFECTS, Defect, defect_notes, write_defects
 from papercommons.errors import DataError
 from papercommons.files import hash_files, prepare_out, write_csv
+from papercommons.pictures import outline, overlay
 from papercommons.report import Result, Section, write_report
 
 from d_tiil.baselines import full_baseline, random_baseline
-from d_tiil.defects import DEFECTS, Defect, defect_notes, write_defects
-from d_tiil.drawing import marked, outline, overlay, side_by_side
+from d_tiil.drawing import marked, side_by_side
 from d_tiil.finding_files import FINDINGS, FindingSet
 from d_tiil.findings import Finding, to_size
 from d_tiil.judgement import Judgement, comparison, sections

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from papercommons.data.defects import Defect
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from papercommons.files import write_text
 
-from d_tiil.defects import Defect
 from d_tiil.findings import Finding
 from d_tiil.phrases import Phrase
 from d_tiil.reading import below, read_lines

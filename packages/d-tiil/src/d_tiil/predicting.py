@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from papercommons.cli import track
+from papercommons.data.defects import DEFECTS, Defect, defect_notes, write_defects
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from papercommons.files import (
@@ -20,12 +21,12 @@ from papercommons.files import (
     write_csv,
     write_json,
 )
+from papercommons.pictures import heat, overlay
 from papercommons.report import Result, Section, describe_device, write_report
 from PIL import Image
 
 from d_tiil.batch_options import DataOptions, Method
-from d_tiil.defects import DEFECTS, Defect, defect_notes, write_defects
-from d_tiil.drawing import heat, overlay, side_by_side
+from d_tiil.drawing import side_by_side
 from d_tiil.finders import (
     Finder,
     Found,

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from papercommons.data.defects import Defect
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
 
-from d_tiil.defects import Defect
 from d_tiil.phrases import Phrase
 from d_tiil.reading import below, image_size
 from d_tiil.records import CocoMask, Label, Mask, MaskFile, Record

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
+from papercommons.data.defects import Defect
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from PIL import Image
 
 from d_tiil.coco_masks import coco_mask
-from d_tiil.defects import Defect
 from d_tiil.phrases import Phrase
 
 Label = Literal["consistent", "inconsistent", "unknown"]

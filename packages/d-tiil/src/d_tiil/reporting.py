@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from papercommons.pictures import heat, outline, overlay, strip
 from papercommons.report import Section, curves_png
 from PIL import Image
 
 from d_tiil.calibration import Calibration
-from d_tiil.drawing import heat, marked, outline, overlay, strip, word_bars
+from d_tiil.drawing import marked, word_bars
 from d_tiil.result import DTIILResult
 from d_tiil.saving import map_levels
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from papercommons.files import atomic_path
+from papercommons.pictures import overlay
 from PIL import Image
 
-from d_tiil.drawing import overlay
 from d_tiil.masks import blur_map
 from d_tiil.result import DTIILResult, NoiseMap
 

@@ -1,18 +1,12 @@
-"""A CLIP tokenizer for a handful of words, made without any file."""
+"""A CLIP tokenizer for a handful of words."""
 
 from __future__ import annotations
 
-import json
-import string
 import tempfile
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Iterable
 
+from papercommons.text_to_image.vocabulary import write_vocabulary
 from transformers import CLIPTokenizer
-
-START, END = "<|startoftext|>", "<|endoftext|>"
-_LAST = "</w>"  # marks the last letter of a word
 
 
 def make_tokenizer(words: Iterable[str], max_length: int) -> CLIPTokenizer:
@@ -25,52 +19,8 @@ def make_tokenizer(words: Iterable[str], max_length: int) -> CLIPTokenizer:
     Raises:
         ValueError: a word with other characters, or max_length < 3.
     """
-    known = sorted(set(words))
-    letters = string.ascii_lowercase + string.digits
-    for word in known:
-        if not word or not set(word) <= set(letters):
-            raise ValueError(f"word {word!r}: must be of lower-case letters and digits")
     if max_length < 3:
         raise ValueError(f"max_length must be >= 3, got {max_length}")
-    merges = make_merges(known)
-    singles = letters + string.punctuation
-    tokens = [*singles, *(c + _LAST for c in singles), *map("".join, merges), START, END]
-    numbers = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     with tempfile.TemporaryDirectory() as folder:  # transformers 4 and 5 both read files
-        rows = ["#version: 0.2", *map(" ".join, merges)]
-        (Path(folder) / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
-        (Path(folder) / "merges.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        write_vocabulary(words, folder)
         return CLIPTokenizer.from_pretrained(folder, model_max_length=max_length)
-
-
-def make_merges(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Return merges of byte-pair encoding that make every word one token.
-
-    A word gets further merges only where those before it leave it in parts. New ones come last, so
-    words that are whole stay whole.
-
-    Args:
-        words: none empty.
-    """
-    ranks: dict[tuple[str, str], int] = {}
-    for word in words:
-        while len(parts := _parts(word, ranks)) > 1:
-            ranks[parts[0], parts[1]] = len(ranks)
-    return list(ranks)
-
-
-def _parts(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Return the tokens of a word: the pair of lowest rank is merged until none is left."""
-    parts = [*word[:-1], word[-1] + _LAST]
-    while True:
-        pairs = [pair for pair in pairwise(parts) if pair in ranks]
-        if not pairs:
-            return parts
-        first = min(pairs, key=lambda pair: ranks[pair])
-        merged: list[str] = []
-        for part in parts:
-            if merged and (merged[-1], part) == first:
-                merged[-1] += part
-            else:
-                merged.append(part)
-        parts = merged

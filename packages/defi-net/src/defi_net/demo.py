@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from typing import Any
 
 import numpy as np
 from papercommons.cli import ComputeOptions
-from papercommons.errors import DataError, reason
+from papercommons.demo import check_gradio, show_page
 from papercommons.metrics.detection import image_score
 
 from defi_net.calibrating import FIXED, ImageThreshold, remembered
@@ -18,8 +16,6 @@ from defi_net.options import ViewOptions
 from defi_net.pictures import overlay, shrink
 from defi_net.reading import SHORTEST
 from defi_net.saved import LIMITS
-
-log = logging.getLogger("papercommons")
 
 MOST_PIXELS = 50_000_000
 
@@ -37,33 +33,11 @@ def serve(checkpoint: str, host: str, port: int, view: ViewOptions, run: Compute
     Raises:
         DataError: gradio is not installed, the port is taken, or there is no such network.
     """
-    check_gradio()
+    check_gradio("defi-net")
     localizer, config = open_localizer(checkpoint, view, run)
     import gradio
 
-    page = build_page(localizer, remembered(config))
-    fonts = ["system-ui", "sans-serif"]  # gradio's own come from the net
-    log.info("http://%s:%d/ shows the page until Ctrl-C ends it", host, port)
-    try:
-        page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            theme=gradio.themes.Default(font=fonts, font_mono=fonts),
-            footer_links=[],
-        )
-    except OSError as error:
-        raise DataError(f"--port {port}: {reason(error)}") from error
-
-
-def check_gradio() -> None:
-    """Raise DataError unless gradio is installed; and keep it from calling home."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
-        raise DataError('the page needs gradio; run: pip install "defi-net[demo]"') from None
+    show_page(gradio, build_page(localizer, remembered(config)), host, port)
 
 
 def look(

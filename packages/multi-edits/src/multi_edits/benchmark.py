@@ -17,12 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from papercommons.data.defects import Defect
 from papercommons.errors import DataError, reason
 
 from multi_edits.benchmark_checks import Entry, check_entry
 from multi_edits.benchmark_masks import decode_mask, encode_mask
 from multi_edits.benchmark_parquet import ParquetImage, image_size, list_parquet_files, read_rows
-from multi_edits.benchmark_records import CATEGORIES, EDIT_TYPES, Benchmark, Defect, Record
+from multi_edits.benchmark_records import CATEGORIES, EDIT_TYPES, Benchmark, Record
 
 __all__ = [
     "CATEGORIES",

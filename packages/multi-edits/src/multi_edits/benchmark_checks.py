@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from papercommons.data.defects import Defect
 from papercommons.errors import DataError, reason
 
 from multi_edits.benchmark_masks import MAX_SIDE, PIE_SIZE, decode_mask, read_runs
 from multi_edits.benchmark_parquet import ParquetImage
-from multi_edits.benchmark_records import EDIT_TYPES, Defect, Record
+from multi_edits.benchmark_records import EDIT_TYPES, Record
 from multi_edits.edits import Edit, apply_edits, derive_edits, edits_from_actions, locate_edits
 from multi_edits.words import strip_brackets
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from papercommons.data.defects import Defect
 from papercommons.data.images import read_image
-from papercommons.errors import DataError, one_line
+from papercommons.errors import DataError
 
 from multi_edits.benchmark_masks import PIE_SIZE, decode_mask
 from multi_edits.benchmark_parquet import ParquetImage
@@ -137,26 +138,6 @@ class Record:
         mask = [self.mask_runs, self.mask_size, self.border]
         words = json.dumps([prompts, edits_to_json(self.edits), self.types, mask])
         return hashlib.sha256(words.encode() + b"\0" + pixels).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Defect:
-    """Something in a record that is not as the benchmark's format says.
-
-    Attributes:
-        record: its key.
-        what: is wrong.
-        expected: in its place.
-        fatal: whether the record cannot be edited; else it is used as the text says.
-    """
-
-    record: str
-    what: str
-    expected: str
-    fatal: bool = False
-
-    def __str__(self) -> str:
-        return one_line(f"{self.record}: {self.what}; expected {self.expected}")
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from typing import Any
 
 import numpy as np
-from papercommons.errors import DataError, reason
+from papercommons.demo import check_gradio, show_page
+from papercommons.pictures import enlarge
 from PIL import Image
 
-from multi_edits.drawing import branch_label, enlarge
+from multi_edits.drawing import branch_label
 from multi_edits.editing import LIMITS, EditRequest, edit_image, edit_rows
 from multi_edits.opening import open_pipeline
 from multi_edits.options import GroupOptions, MethodOptions, ModelOptions, check_seed
 from multi_edits.pipeline import MultiEditsPipeline
 from multi_edits.reading import wanted_edits
-
-log = logging.getLogger("papercommons")
 
 MOST_PIXELS = 4_200_000  # attention grows with the square of it
 COLUMNS = ("edit", "type", "branch", "overlap", "area")
@@ -35,33 +32,11 @@ def serve(model: str, host: str, port: int, where: ModelOptions) -> None:
     Raises:
         DataError: gradio is not installed, the port is taken, or the model cannot be used.
     """
-    check_gradio()
+    check_gradio("multi-edits")
     pipe = open_pipeline(model, where)
     import gradio
 
-    page = build_page(pipe, model)
-    fonts = ["system-ui", "sans-serif"]  # gradio's own come from the net
-    log.info("http://%s:%d/ shows the page until Ctrl-C ends it", host, port)
-    try:
-        page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            theme=gradio.themes.Default(font=fonts, font_mono=fonts),
-            footer_links=[],
-        )
-    except OSError as error:
-        raise DataError(f"--port {port}: {reason(error)}") from error
-
-
-def check_gradio() -> None:
-    """Raise DataError unless gradio is installed; and keep it from calling home."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
-        raise DataError('the page needs gradio; run: pip install "multi-edits[demo]"') from None
+    show_page(gradio, build_page(pipe, model), host, port)
 
 
 def answer(

@@ -11,9 +11,10 @@ import numpy as np
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from papercommons.files import hash_files, prepare_out
+from papercommons.pictures import strip
 from papercommons.report import Result, Section, describe_device, write_report
 
-from multi_edits.drawing import map_pictures, map_sections, step_sections, strip
+from multi_edits.drawing import map_pictures, map_sections, step_sections
 from multi_edits.earlier import Earlier, continue_edit
 from multi_edits.editing import (
     LIMITS,

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from papercommons.cli import track
+from papercommons.data.defects import DEFECTS, Defect, defect_notes, write_defects
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from papercommons.files import (
     hash_files,
+    hash_texts,
     name_outputs,
     prepare_out,
     read_note,
@@ -21,8 +23,7 @@ from papercommons.files import (
 from papercommons.report import Result, Section, describe_device, write_report
 from PIL import Image
 
-from multi_edits.benchmark import Benchmark, Defect, Record
-from multi_edits.defects import DEFECTS, defect_notes, hash_texts, write_defects
+from multi_edits.benchmark import Benchmark, Record
 from multi_edits.edited_sets import EditedSet, find_edited
 from multi_edits.editors import fit_size
 from multi_edits.eval_tables import Measured, Tables, known_columns

@@ -10,10 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from papercommons.pictures import enlarge, heat, outline, shrink
 from papercommons.report import Result, Section, write_report
 from PIL import Image
-
-from multi_edits.drawing import enlarge, heat, outline, shrink
 
 FOLDER = "gallery"
 SIDE = 224  # of a shown picture, in pixels

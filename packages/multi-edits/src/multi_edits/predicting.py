@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.cli import track
+from papercommons.data.defects import DEFECTS, Defect, defect_notes, write_defects
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from papercommons.files import (
     hash_files,
+    hash_texts,
     name_outputs,
     prepare_out,
     read_note,
@@ -22,8 +24,7 @@ from papercommons.files import (
 from papercommons.report import Result, describe_device, write_report
 
 from multi_edits.batch_options import Save
-from multi_edits.benchmark import EDIT_TYPES, Benchmark, Defect, Record
-from multi_edits.defects import DEFECTS, defect_notes, hash_texts, write_defects
+from multi_edits.benchmark import EDIT_TYPES, Benchmark, Record
 from multi_edits.edited_sets import LIST
 from multi_edits.editing import LIMITS
 from multi_edits.editors import Editor

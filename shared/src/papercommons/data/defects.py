@@ -1,4 +1,4 @@
-"""What is wrong with a data set's records: named, counted, written. Needs no torch."""
+"""What is wrong with a data set's records: named, counted, written."""
 
 from __future__ import annotations
 
