@@ -40,6 +40,7 @@ QUICK_MODEL: dict[str, Any] = {
     "epochs": 1,
     "autoencoder_epochs": 1,
     "text_epochs": 1,
+    "sketch_epochs": 1,
     "judged": 2,
 }
 QUICK = {"scenes": 4, "tuned_on": 2, "grid": 2}
@@ -180,14 +181,7 @@ def prepare_model(options: argparse.Namespace) -> None:
         folder = options.runs / "model"
         options.model = folder / "model"
         if not (options.model / "model_index.json").is_file():
-            short: dict[str, Any] = {
-                "count": 64,
-                "epochs": 1,
-                "autoencoder_epochs": 1,
-                "text_epochs": 1,
-                "judged": 2,
-            }
-            made = SceneModelOptions(scenes="crowded", **(short if options.quick else {}))
+            made = SceneModelOptions(scenes="crowded", **(QUICK_MODEL if options.quick else {}))
             run = RunOptions(seed=0, accelerator="cpu", overwrite=True)
             train_model(str(folder), made, run)
 

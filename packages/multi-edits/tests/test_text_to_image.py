@@ -14,7 +14,7 @@ from papercommons.text_to_image.autoencoder import AutoencoderModule, set_latent
 from papercommons.text_to_image.binding import draw_captions, measure_binding
 from papercommons.text_to_image.module import TextToImageModule, save_pipeline
 from papercommons.text_to_image.text_encoder import PlaceReader, TextEncoderModule
-from papercommons.text_to_image.training import train_text_to_image
+from papercommons.text_to_image.training import sketch, train_text_to_image
 from papercommons.text_to_image.vocabulary import make_merges
 from papercommons.training import fit, seed_everything
 from torch.nn import functional as F
@@ -166,11 +166,22 @@ def test_the_reader_puts_answers_where_its_places_are():
 
 
 class Stops(TextToImageModule):
-    """Fails in the second epoch."""
+    """Fails in the second epoch, while sketching or after."""
+
+    sketching = False
 
     def on_train_epoch_start(self):
-        if self.current_epoch == 1:
+        if self.current_epoch == 1 and (self.least_noise > 0) == self.sketching:
             raise RuntimeError("power cut")
+
+
+class StopsSketching(Stops):
+    sketching = True
+
+
+def stop(part):
+    if part.current_epoch == 1:
+        raise RuntimeError("power cut")
 
 
 def train(folder, *, resume=None, kind=TextToImageModule):
@@ -179,7 +190,14 @@ def train(folder, *, resume=None, kind=TextToImageModule):
     module = kind(small(CROWDED))
     run = RunOptions(accelerator="cpu", seed=3, resume=resume)
     histories = train_text_to_image(
-        module, data, autoencoder_epochs=2, text_epochs=2, epochs=2, run=run, out=folder
+        module,
+        data,
+        autoencoder_epochs=2,
+        text_epochs=2,
+        sketch_epochs=2,
+        epochs=2,
+        run=run,
+        out=folder,
     )
     return module, *histories
 
@@ -192,27 +210,53 @@ def without_time(history):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """All three parts, two epochs of two steps each."""
+    """All parts, epochs of two steps each."""
     return train(tmp_path_factory.mktemp("whole"))
 
 
 def test_a_resumed_run_is_the_unbroken_one(whole, tmp_path, monkeypatch):
     module, *histories = whole
-    assert [*(len(history.rows) for history in histories), module.steps] == [2, 2, 2, 4]
-    assert {"train/loss", "val/loss"} <= histories[2].rows[0].keys()
+    assert [*(len(history.rows) for history in histories), module.steps] == [2, 2, 2, 2, 4]
+    assert {"train/loss", "val/loss"} <= histories[3].rows[0].keys()
     for part, resume in ((AutoencoderModule, None), (TextEncoderModule, "last")):
         with monkeypatch.context() as patched:
-            patched.setattr(part, "on_train_epoch_start", Stops.on_train_epoch_start)
+            patched.setattr(part, "on_train_epoch_start", stop)
             with pytest.raises(RuntimeError, match="power cut"):
                 train(tmp_path, resume=resume)
-    with pytest.raises(RuntimeError, match="power cut"):
-        train(tmp_path, resume="last", kind=Stops)
+    for kind in (StopsSketching, Stops):
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(tmp_path, resume="last", kind=kind)
     resumed, *again = train(tmp_path, resume="last")
     assert same_weights(resumed, module)
     assert not same_weights(resumed.average, resumed.network)
     assert resumed.vae.config.scaling_factor == module.vae.config.scaling_factor
     assert resumed.steps == 4
     assert [*map(without_time, again)] == [*map(without_time, histories)]
+
+
+def test_the_sketch_is_of_the_highest_noise_and_of_all_facts(monkeypatch):
+    seen = []
+
+    def note(self, network, latents, captions, times, noise):
+        seen.append((times, captions))
+        return self.average["unet"].conv_in.weight.sum() * 0 + sum(
+            p.sum() for p in network.parameters()
+        )
+
+    monkeypatch.setattr(TextToImageModule, "_loss", note)
+    data = SceneData("crowded", train=16, val=8, batch_size=8, seed=3)
+    module = TextToImageModule(small(CROWDED), empty=0.0)
+    run = RunOptions(accelerator="cpu", seed=3)
+    sketch(module, data, epochs=2, run=run, out=None)
+    times = torch.cat([times for times, _ in seen])
+    assert 900 <= times.min() < 930
+    assert 970 < times.max() < 1000
+    said = {caption for _, captions in seen for caption in captions}
+    scenes = [*data.train.scenes, *data.val.scenes]
+    assert said == {scene.caption() for scene in scenes}
+    assert module.least_noise == 0
+    assert module.steps == 0
+    assert same_weights(module.average, module.network)
 
 
 def test_a_checkpoint_makes_the_same_pipeline(whole, tmp_path):

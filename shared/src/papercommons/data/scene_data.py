@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -41,10 +42,13 @@ class SceneDataset(Dataset[Any]):
         scenes: what is drawn.
         size: H, pixels.
         seed: of the captions.
+
+    Attributes:
+        says_all: whether captions say everything, whatever the preset wants.
     """
 
     def __init__(self, scenes: Sequence[Scene], *, size: int = UNIT, seed: int = 0) -> None:
-        self.scenes, self.seed = scenes, seed
+        self.scenes, self.seed, self.says_all = scenes, seed, False
         pictures = np.stack([scene.render(size) for scene in scenes])
         self.pictures = torch.from_numpy(pictures).movedim(-1, 1).contiguous()
 
@@ -57,6 +61,8 @@ class SceneDataset(Dataset[Any]):
         return SceneBatch(images, [self._caption(*item) for item in items])
 
     def _caption(self, epoch: int, number: int) -> str:
+        if self.says_all:
+            return self.scenes[number].caption()
         rng = np.random.default_rng(mix_seeds(self.seed, epoch, number))
         return draw_caption(rng, self.scenes[number])
 
@@ -101,6 +107,13 @@ class SceneData(LightningDataModule):
         scenes = draw_scenes(self.preset, train + val, seed=seed)
         self.train = SceneDataset(scenes[:train], size=size, seed=seed)
         self.val = SceneDataset(scenes[train:], size=size, seed=seed)
+
+    def saying_all(self) -> SceneData:
+        """Return the same scenes with captions that say everything."""
+        other = copy.copy(self)
+        other.train, other.val = copy.copy(self.train), copy.copy(self.val)
+        other.train.says_all = other.val.says_all = True
+        return other
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled training batches; a last, smaller one is left out."""

@@ -91,6 +91,7 @@ def train_on_scenes(
         data,
         autoencoder_epochs=values["autoencoder_epochs"],
         text_epochs=values["text_epochs"],
+        sketch_epochs=values["sketch_epochs"],
         epochs=values["epochs"],
         run=run,
         out=folder,
@@ -172,6 +173,7 @@ def finish(
         Section("Samples", figure=drawn, caption="Left the scene, right what its caption gave."),
         history_section(histories.autoencoder.rows, {"autoencoder": ("train/mse", "val/mse")}),
         history_section(histories.text_encoder.rows, {"text encoder": ("train/loss", "val/loss")}),
+        history_section(histories.sketch.rows, {"sketch": ("train/loss", "val/loss")}),
         history_section(histories.unet.rows, {"loss": ("train/loss", "val/loss")}),
     ]
     write_report(folder / "report.html", result, sections)

@@ -30,6 +30,10 @@ class TextToImageModule(LightningModule):
     `SceneBatch`. Logs train/loss, and of the averaged weights val/loss, on noise that is the same
     every time. Epsilon- and v-prediction, as the pipeline's scheduler says.
 
+    Attributes:
+        least_noise: in [0, 1): of the levels of noise, those below this share are left out.
+        steps: done by the averaged networks.
+
     Args:
         pipeline: a StableDiffusionPipeline; its parts are trained in place.
         lr: peak learning rate, > 0.
@@ -70,10 +74,12 @@ class TextToImageModule(LightningModule):
         ).requires_grad_(True)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.steps = 0
+        self.least_noise = 0.0
 
     def begin_average(self) -> None:
         """Let the average start from what the networks are now."""
         self.average.load_state_dict(self.network.state_dict())
+        self.steps = 0
 
     def on_fit_start(self) -> None:
         """Let the networks learn."""
@@ -89,8 +95,7 @@ class TextToImageModule(LightningModule):
             latents = self.vae.encode(batch.images).latent_dist.sample()
         latents = latents * self.vae.config.scaling_factor
         noise = torch.randn_like(latents)
-        levels = self.scheduler.config.num_train_timesteps
-        times = torch.randint(levels, (len(latents),), device=latents.device)
+        times = torch.randint(*self._levels(), (len(latents),), device=latents.device)
         loss = self._loss(self.network, latents, captions, times, noise)
         self.log(
             "train/loss",
@@ -101,6 +106,11 @@ class TextToImageModule(LightningModule):
             batch_size=len(latents),
         )
         return loss
+
+    def _levels(self) -> tuple[int, int]:
+        """Return the first of the levels of noise that are trained, and their end."""
+        end = int(self.scheduler.config.num_train_timesteps)
+        return int(self.least_noise * end), end
 
     def _loss(
         self, network: Any, latents: Tensor, captions: list[str], times: Tensor, noise: Tensor
@@ -139,8 +149,8 @@ class TextToImageModule(LightningModule):
         generator = torch.Generator().manual_seed(mix_seeds(self.global_rank, batch_idx))
         latents = self.vae.encode(batch.images).latent_dist.mode() * self.vae.config.scaling_factor
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        levels = self.scheduler.config.num_train_timesteps
-        times = torch.randint(levels, (len(latents),), generator=generator).to(latents.device)
+        times = torch.randint(*self._levels(), (len(latents),), generator=generator)
+        times = times.to(latents.device)
         loss = self._loss(self.average, latents, batch.captions, times, noise)
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(latents))
 

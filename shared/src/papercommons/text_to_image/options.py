@@ -6,13 +6,33 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 LENGTH: dict[str, dict[str, Any]] = {
-    "simple": {"autoencoder_epochs": 1, "text_epochs": 2, "epochs": 8, "full_attention": False},
-    "crowded": {"autoencoder_epochs": 1, "text_epochs": 4, "epochs": 8, "full_attention": False},
+    "simple": {
+        "autoencoder_epochs": 1,
+        "text_epochs": 4,
+        "sketch_epochs": 2,
+        "epochs": 8,
+        "full_attention": False,
+    },
+    "crowded": {
+        "autoencoder_epochs": 1,
+        "text_epochs": 16,
+        "sketch_epochs": 2,
+        "epochs": 16,
+        "full_attention": False,
+    },
 }
 """What holds for a kind of scenes unless given: passes over the training scenes, and the model."""
 
 
-_COUNTS = ("count", "epochs", "autoencoder_epochs", "text_epochs", "batch_size", "judged")
+_COUNTS = (
+    "count",
+    "epochs",
+    "autoencoder_epochs",
+    "text_epochs",
+    "sketch_epochs",
+    "batch_size",
+    "judged",
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +45,8 @@ class SceneModelOptions:
         epochs: passes over them for U-Net and text encoder; by the scenes if not given.
         autoencoder_epochs: passes for the autoencoder, which comes first; likewise.
         text_epochs: passes for the text encoder alone, which comes second; likewise.
+        sketch_epochs: passes in which U-Net and text encoder first learn to draw from nearly pure
+            noise and captions that say everything; likewise.
         batch_size: pictures per step and device, for U-Net and text encoder.
         lr: peak learning rate of U-Net and text encoder.
         autoencoder_lr: that of the autoencoder.
@@ -38,7 +60,8 @@ class SceneModelOptions:
     epochs: int | None = None
     autoencoder_epochs: int | None = None
     text_epochs: int | None = None
-    batch_size: int = 16
+    sketch_epochs: int | None = None
+    batch_size: int = 32
     lr: float = 2e-3
     autoencoder_lr: float = 4e-3
     full_attention: bool | None = None
