@@ -24,6 +24,12 @@ def test_own_loop():
     assert student > 0.85
 
 
+def test_distil_3d():
+    accuracy, alone, taught = load("distil_3d").main()
+    assert accuracy > 0.9
+    assert taught < 0.6 * alone
+
+
 def test_examples_are_short():
     lengths = {path.name: len(path.read_text().splitlines()) for path in FOLDER.glob("*.py")}
     assert {name for name, lines in lengths.items() if lines > 60} == set()
