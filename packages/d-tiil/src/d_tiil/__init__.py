@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from d_tiil.calibration import Calibration
     from d_tiil.clip import ClipModel
     from d_tiil.editing import inpaint
+    from d_tiil.findings import Finding
+    from d_tiil.judgement import Judgement
+    from d_tiil.layouts import open_pairs
     from d_tiil.lightning import DTIILModule
     from d_tiil.maps import noise_difference_map
     from d_tiil.phrases import Phrase, content_phrases, content_words
     from d_tiil.pipeline import DTIILPipeline
+    from d_tiil.records import Record
     from d_tiil.result import DTIILResult
+    from d_tiil.scene_pair_sets import make_scene_pairs
+    from d_tiil.scene_pairs import ScenePairOptions, draw_scene_pairs
     from d_tiil.scores import DenoisingGap, denoising_gap
     from d_tiil.settings import AlignmentSettings, EditSettings, LocateSettings, MapSettings
     from d_tiil.word_scores import WordScore
@@ -36,16 +42,23 @@ _HOME = {
     "DTIILResult": "result",
     "DenoisingGap": "scores",
     "EditSettings": "settings",
+    "Finding": "findings",
+    "Judgement": "judgement",
     "LocateSettings": "settings",
     "MapSettings": "settings",
     "Phrase": "phrases",
+    "Record": "records",
+    "ScenePairOptions": "scene_pairs",
     "WordScore": "word_scores",
     "align_embedding": "alignment",
     "content_phrases": "phrases",
     "content_words": "phrases",
     "denoising_gap": "scores",
+    "draw_scene_pairs": "scene_pairs",
     "inpaint": "editing",
+    "make_scene_pairs": "scene_pair_sets",
     "noise_difference_map": "maps",
+    "open_pairs": "layouts",
 }
 
 __all__ = [
@@ -58,17 +71,24 @@ __all__ = [
     "DTIILResult",
     "DenoisingGap",
     "EditSettings",
+    "Finding",
+    "Judgement",
     "LocateSettings",
     "MapSettings",
     "Phrase",
+    "Record",
+    "ScenePairOptions",
     "WordScore",
     "__version__",
     "align_embedding",
     "content_phrases",
     "content_words",
     "denoising_gap",
+    "draw_scene_pairs",
     "inpaint",
+    "make_scene_pairs",
     "noise_difference_map",
+    "open_pairs",
 ]
 
 

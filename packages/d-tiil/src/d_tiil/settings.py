@@ -209,10 +209,9 @@ REFERENCE = LocateSettings(
 """What the official code does by default."""
 
 TINY = LocateSettings(
-    alignment=AlignmentSettings(steps=60, lr=2e-2, batch=24, checked=48),
+    alignment=AlignmentSettings(steps=40, lr=2e-2, batch=2, check_every=20),
     maps=MapSettings(blur=0.0),
     edit=EditSettings(steps=25, guidance=3.0),
-    pairs=64,
     max_rows=128,
 )
 """For the tiny model of scenes."""
