@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from cmdfd.mel import mfcc
     from cmdfd.model import CMDFDNet
     from cmdfd.official import load_official
+    from cmdfd.prepared import PreparedClips, open_prepared
+    from cmdfd.prepared_data import PreparedData
+    from cmdfd.preparing import prepare_clip
     from cmdfd.saved import load_net, save_net
     from cmdfd.teachers import ContentTeacher
+    from cmdfd.teaching_saved import open_teacher
 
 __version__ = installed_version("cmdfd")
 
@@ -28,10 +32,15 @@ _HOME = {
     "CMDFDModule": "cmdfd.lightning",
     "CMDFDNet": "cmdfd.model",
     "ContentTeacher": "cmdfd.teachers",
+    "PreparedClips": "cmdfd.prepared",
+    "PreparedData": "cmdfd.prepared_data",
     "correlation_distillation_loss": "cmdfd.losses",
     "load_net": "cmdfd.saved",
     "load_official": "cmdfd.official",
     "mfcc": "cmdfd.mel",
+    "open_prepared": "cmdfd.prepared",
+    "open_teacher": "cmdfd.teaching_saved",
+    "prepare_clip": "cmdfd.preparing",
     "read_clip": "cmdfd.clips",
     "save_net": "cmdfd.saved",
 }
@@ -41,11 +50,16 @@ __all__ = [
     "CMDFDModule",
     "CMDFDNet",
     "ContentTeacher",
+    "PreparedClips",
+    "PreparedData",
     "__version__",
     "correlation_distillation_loss",
     "load_net",
     "load_official",
     "mfcc",
+    "open_prepared",
+    "open_teacher",
+    "prepare_clip",
     "read_clip",
     "save_net",
 ]

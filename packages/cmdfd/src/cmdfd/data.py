@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cmdfd.augmentation import augment
 from cmdfd.clips import LEAST_FRAMES
-from cmdfd.features import SAMPLES, clip_mfcc
+from cmdfd.features import SAMPLES, clip_mfcc, legacy_features
 from cmdfd.sampling import FrameBudgetSampler
 
 Window = Literal["random", "start"]
@@ -143,6 +143,7 @@ class AVDataset(Dataset[AVBatch]):
         augmented: change frames by `cmdfd.augmentation.augment`.
         window: where a piece lies in its clip.
         seed: of chance.
+        legacy: MFCC as the official code makes them, see `cmdfd.features.legacy_features`.
 
     Attributes:
         lengths: frames of the longest piece of each clip.
@@ -159,12 +160,14 @@ class AVDataset(Dataset[AVBatch]):
         augmented: bool = False,
         window: Window = "start",
         seed: int = 0,
+        legacy: bool = False,
     ) -> None:
         if max_frames is not None and max_frames < LEAST_FRAMES:
             raise ValueError(f"max_frames must be >= {LEAST_FRAMES}, got {max_frames}")
         if window not in ("random", "start"):
             raise ValueError(f"window must be random or start, got {window!r}")
         self.clips, self.augmented, self.window, self.seed = clips, augmented, window, seed
+        self.legacy = legacy
         self.lengths = [min(n, max_frames or n) for n in clips.lengths]
 
     def __len__(self) -> int:
@@ -181,7 +184,7 @@ class AVDataset(Dataset[AVBatch]):
         chosen = [index for _, index in items]
         return AVBatch(
             frames,
-            clip_mfcc(waveform, count),
+            legacy_mfcc(waveform, count) if self.legacy else clip_mfcc(waveform, count),
             waveform,
             torch.tensor([self.clips.labels[index] for index in chosen]),
             [self.clips.names[index] for index in chosen],
@@ -195,6 +198,12 @@ class AVDataset(Dataset[AVBatch]):
         sample = self.clips.read(index, start, count)
         frames = torch.from_numpy(np.ascontiguousarray(sample.frames))
         return sample, augment(frames, rng) if self.augmented else frames
+
+
+def legacy_mfcc(waveform: Tensor, frames: int) -> Tensor:
+    """Return the official code's MFCC of clips, (B, 640 T) in [-1, 1) -> float32 (B, 4T, 13)."""
+    samples = (waveform * 32768).round().to(torch.int32)
+    return torch.stack([legacy_features(one, frames)[0] for one in samples])
 
 
 class AVData(LightningDataModule):
@@ -211,6 +220,7 @@ class AVData(LightningDataModule):
         window: of training pieces; the official code takes the ``start``.
         seed: of the order and all chance.
         num_workers: processes that read.
+        legacy: see `AVDataset`, for all parts.
 
     Raises:
         ValueError: a number out of range.
@@ -230,6 +240,7 @@ class AVData(LightningDataModule):
         window: Window = "random",
         seed: int = 0,
         num_workers: int = 0,
+        legacy: bool = False,
     ) -> None:
         super().__init__()
         if frames_per_batch < 1 or num_workers < 0:
@@ -244,11 +255,16 @@ class AVData(LightningDataModule):
         self.sets: dict[str, AVDataset] = {}
         if train is not None:
             self.sets["train"] = AVDataset(
-                train, max_frames=max_frames, augmented=augmented, window=window, seed=seed
+                train,
+                max_frames=max_frames,
+                augmented=augmented,
+                window=window,
+                seed=seed,
+                legacy=legacy,
             )
         for split, clips in (("val", val), ("test", test)):
             if clips is not None:
-                self.sets[split] = AVDataset(clips, max_frames=eval_frames)
+                self.sets[split] = AVDataset(clips, max_frames=eval_frames, legacy=legacy)
 
     def loader(self, split: str) -> DataLoader[AVBatch]:
         """Return the batches of a split, mixed if it is ``train``."""

@@ -15,8 +15,8 @@ LENGTH: dict[str, dict[str, Any]] = {
     },
     "crowded": {
         "autoencoder_epochs": 1,
-        "text_epochs": 16,
-        "sketch_epochs": 2,
+        "text_epochs": 6,
+        "sketch_epochs": 4,
         "epochs": 16,
         "full_attention": False,
     },

@@ -1,0 +1,1 @@
+pytest_plugins = ["papercommons.testing.fixtures", "papercommons.testing.results"]

@@ -1,0 +1,198 @@
+"""What a detector has to beat: one stream alone, the teachers alone, and the offset of the sound.
+
+The other baselines need no code of their own: the plain audio-visual classifier is `CMDFDModule`
+without a teacher, and what the lengths of a file give away is `cmdfd.audit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cmdfd.data import AVBatch, AVClips, AVDataset
+from cmdfd.losses import Target, correlation, jeffreys_divergence, jensen_shannon
+from cmdfd.model import CMDFDNet, CMDFDOutput
+from cmdfd.sampling import FrameBudgetSampler
+from cmdfd.teachers import ContentTeacher
+
+Stream = Literal["visual", "audio"]
+
+
+class OneStreamNet(CMDFDNet):
+    """The detector with one of its encoders alone; both of its streams come from that one.
+
+    Attention and back-end are as large as the detector's. Train it by `CMDFDModule` without a
+    teacher: what it says of correlation has no meaning.
+
+    Args:
+        stream: ``visual`` never hears the sound, ``audio`` never sees the picture.
+        **sizes: see `CMDFDNet`.
+
+    Raises:
+        ValueError: another stream, or see `CMDFDNet`.
+
+    Example:
+        >>> import torch
+        >>> sizes = {"dim": 32, "visual_width": 8, "audio_layers": (1, 1, 1, 1), "heads": 4}
+        >>> net = OneStreamNet("visual", **sizes)
+        >>> net(torch.zeros(1, 20, 13), torch.zeros(1, 5, 16, 16)).logits.shape
+        torch.Size([1, 5, 2])
+    """
+
+    def __init__(self, stream: Stream, **sizes: Any) -> None:
+        if stream not in ("visual", "audio"):
+            raise ValueError(f"stream must be visual or audio, got {stream!r}")
+        super().__init__(**sizes)
+        self.stream = stream
+        self.config["stream"] = stream
+        unused = ["audioEncoder"]
+        if stream == "audio":
+            unused = ["visualFrontend", "visualTCN", "visualConv1D"]
+        for name in unused:
+            delattr(self, name)
+
+    def forward(self, mfcc: Tensor, frames: Tensor) -> CMDFDOutput:
+        """Return what one stream says of each frame, see `CMDFDNet.forward`."""
+        x = self.embed_visual(frames) if self.stream == "visual" else self.embed_audio(mfcc)
+        audio, visual = self.crossA2V(src=x, tar=x), self.crossV2A(src=x, tar=x)
+        features = self.back_end(audio, visual)
+        return CMDFDOutput(self.lossAV(features), audio, visual, features)
+
+
+def scores_of(
+    clips: AVClips,
+    judge: Callable[[AVBatch], Tensor],
+    *,
+    frames_per_batch: int = 2000,
+    max_frames: int = 1000,
+) -> Tensor:
+    """Return what is said of each clip, in the order of the clips.
+
+    Args:
+        clips: N of them.
+        judge: says something of each clip of a batch, whose clips are of one length: (B, ...). It
+            runs without gradients.
+        frames_per_batch: see `cmdfd.sampling.frame_budget_batches`.
+        max_frames: of a clip, from its begin.
+
+    Returns:
+        on the CPU, shape (N, ...).
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    dataset = AVDataset(clips, max_frames=max_frames)
+    order: list[int] = []
+    said = []
+    with torch.no_grad():
+        for items in FrameBudgetSampler(
+            dataset.lengths, frames_per_batch, shuffle=False, rank=0, world_size=1
+        ):
+            order += [index for _, index in items]
+            said.append(judge(dataset[items]).cpu())
+    return torch.cat(said)[torch.tensor(order).argsort()]
+
+
+def divergence_scores(clips: AVClips, teacher: ContentTeacher, *, target: Target = "js") -> Tensor:
+    """Return how far both recognisers disagree, as a mean over each clip: the teachers alone.
+
+    Args:
+        clips: N of them.
+        teacher: is put into evaluation mode.
+        target: ``js``, in bits, or ``jeffreys``; nothing is clamped.
+
+    Returns:
+        float32, >= 0 up to rounding, shape (N,); higher = more fake.
+
+    Raises:
+        ValueError: an unknown target.
+    """
+    if target not in ("js", "jeffreys"):
+        raise ValueError(f"target must be js or jeffreys, got {target!r}")
+    divergence = jensen_shannon if target == "js" else jeffreys_divergence
+    return scores_of(clips, lambda batch: divergence(*_streams(teacher, batch)).mean(1))
+
+
+class SyncOffset(NamedTuple):
+    """Where voice and mouth go together best, clip by clip.
+
+    Attributes:
+        lag: frames by which the sound is late, < 0 if it is early, int64, shape (B,).
+        confidence: how much better the best lag is than the median of all, in [0, 1], shape (B,).
+        curve: mean correlation at each lag, from -R to R frames, in [0, 1], shape (B, 2 R + 1).
+    """
+
+    lag: Tensor
+    confidence: Tensor
+    curve: Tensor
+
+
+def sync_offset(audio: Tensor, visual: Tensor, *, reach: int = 15) -> SyncOffset:
+    """Return the best offset of the sound and how sure it is, as SyncNet finds them.
+
+    Args:
+        audio: a vector per frame, float, shape (B, T, D): embeddings or posteriors.
+        visual: likewise, of the same meaning.
+        reach: frames each way; R is this, but at most T // 2, so that half of the clip overlaps.
+
+    Raises:
+        ValueError: shapes do not match, or reach is negative.
+
+    Example:
+        >>> import torch
+        >>> x = torch.eye(8)[None]
+        >>> sync_offset(x.roll(2, dims=1), x, reach=3).lag
+        tensor([2])
+    """
+    if audio.ndim != 3 or audio.shape != visual.shape or reach < 0:
+        raise ValueError(
+            f"audio and visual must be (B, T, D) and reach >= 0, got {tuple(audio.shape)}, "
+            f"{tuple(visual.shape)} and {reach}"
+        )
+    frames = audio.shape[1]
+    most = min(reach, frames // 2)
+    lags = range(-most, most + 1)
+    overlaps = [(slice(max(k, 0), frames + min(k, 0)), k) for k in lags]  # of the sound
+    curve = torch.stack(
+        [
+            correlation(audio[:, at], visual[:, at.start - k : at.stop - k]).mean(1)
+            for at, k in overlaps
+        ],
+        dim=1,
+    )
+    best, place = curve.max(1)
+    return SyncOffset(place - most, best - curve.median(1).values, curve)
+
+
+def sync_scores(clips: AVClips, model: CMDFDNet | ContentTeacher, *, reach: int = 15) -> Tensor:
+    """Return minus the confidence of `sync_offset`: nothing goes together at any offset.
+
+    Args:
+        clips: N of them.
+        model: a detector, whose embeddings a' and v' are compared, or a teacher, whose posteriors
+            are; it is put into evaluation mode.
+        reach: see `sync_offset`.
+
+    Returns:
+        float32 in [-1, 0], shape (N,); higher = more fake.
+
+    Raises:
+        ValueError: reach is negative.
+    """
+    return scores_of(
+        clips, lambda batch: -sync_offset(*_streams(model, batch), reach=reach).confidence
+    )
+
+
+def _streams(model: CMDFDNet | ContentTeacher, batch: AVBatch) -> tuple[Tensor, Tensor]:
+    """Return what a model makes of sound and picture, two of (B, T, D)."""
+    model.eval()
+    device = next(model.parameters()).device
+    if isinstance(model, CMDFDNet):
+        out = model(batch.mfcc.to(device), batch.frames.to(device))
+        return out.audio, out.visual
+    heard, seen = model(batch.waveform.to(device), batch.teacher_video.to(device))
+    return heard, seen
