@@ -26,7 +26,7 @@ import pair
 import torch
 from cmdfd import __version__
 from cmdfd.audit import audit_entries
-from cmdfd.baselines import OneStreamNet, Stream, divergence_scores, scores_of, sync_scores
+from cmdfd.baselines import divergence_scores, scores_of, sync_scores
 from cmdfd.corpus import Recipe
 from cmdfd.corpus_files import write_corpus
 from cmdfd.data import AVBatch, AVData
@@ -34,6 +34,7 @@ from cmdfd.headers import with_headers
 from cmdfd.layouts import open_clips
 from cmdfd.lightning import CMDFDModule
 from cmdfd.model import CMDFDNet
+from cmdfd.one_stream import OneStreamNet, Stream
 from cmdfd.small_teacher import SmallTeacher
 from corpora import REAL, SEEN, UNSEEN, Counts, Part, make_parts, moved
 from papercommons.cli import RunOptions

@@ -3,17 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cmdfd.baselines import (
-    OneStreamNet,
-    divergence_scores,
-    scores_of,
-    sync_offset,
-    sync_scores,
-)
+from cmdfd.baselines import divergence_scores, scores_of, sync_offset, sync_scores
 from cmdfd.data import ArrayClips, AVData
 from cmdfd.lightning import CMDFDModule
 from cmdfd.losses import jeffreys_divergence, jensen_shannon
 from cmdfd.model import CMDFDNet
+from cmdfd.one_stream import OneStreamNet
 from cmdfd.teachers import ContentTeacher
 from papercommons.cli import RunOptions
 from papercommons.training import fit

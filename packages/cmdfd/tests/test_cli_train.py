@@ -164,3 +164,22 @@ def test_presets():
     given = RecipeOptions(lr=0.5, size=64)
     mine = resolve(given, LossOptions("js"), legacy=True, cuda=False)
     assert (mine["preset"], mine["lr"], mine["size"], mine["target"]) == ("quick", 0.5, 64, "js")
+
+
+def test_a_network_of_one_stream_is_a_baseline(train_small, run_verb, talking_set, run, tmp_path):
+    out = tmp_path / "visual"
+    assert train_small("--stream", "visual", "--out", out) == 0
+    net, _ = load_net(out)
+    assert net.config["stream"] == "visual"
+    assert not hasattr(net, "audioEncoder")
+    for checkpoint in (out, out / "last.ckpt"):
+        told = tmp_path / f"said-{checkpoint.name}"
+        assert run_verb("predict", talking_set, "--checkpoint", checkpoint, "--out", told) == 0
+        notes = result_of(told)["notes"]
+        assert any("hears nothing" in note for note in notes)
+
+
+def test_one_stream_takes_no_teacher(train_small, teacher, tmp_path, capsys):
+    options = ("--stream", "audio", "--teacher", teacher, "--out", tmp_path / "out")
+    assert train_small(*options) == 2
+    assert "--stream audio compares nothing: leave out --teacher" in capsys.readouterr().err

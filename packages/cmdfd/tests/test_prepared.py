@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cmdfd.data import AVData
+from cmdfd.entries import ClipEntry
 from cmdfd.layouts import open_clips
 from cmdfd.options import CropOptions
 from cmdfd.prepared import (
@@ -22,6 +24,7 @@ from cmdfd.preparing_lists import (
     folder_names,
     open_or_prepare,
     prepare_list,
+    row_of,
 )
 from papercommons.errors import DataError
 
@@ -48,6 +51,13 @@ def test_clips_are_read_in_pieces(prepared, striped):
     assert np.array_equal(sample.waveform, whole.waveform[640 * 7 : 640 * 19])
     assert sample.lips is None
     assert clips.classes(3) is None
+
+
+def test_forged_parts_move_with_the_begin_of_the_picture():
+    entry = ClipEntry(Path("a.mp4"), 1, "a", segments=((0.1, 0.3), (0.5, 1.0), (1.8, 9.0)))
+    row = row_of(entry, "a", 50, begin=0.4)
+    assert row["Segments"] == "0.1-0.6;1.4-2"
+    assert row_of(entry, "a", 250)["Segments"] == "0.1-0.3;0.5-1;1.8-9"
 
 
 def test_parts_and_subsets_keep_their_originals(prepared):

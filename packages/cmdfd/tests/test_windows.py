@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cmdfd.data import AVSample
+from cmdfd.data import AVSample, legacy_mfcc
 from cmdfd.features import clip_mfcc
 from cmdfd.losses import correlation
 from cmdfd.windows import FrameScores, per_second, score_clips, window_starts
@@ -58,6 +58,18 @@ def test_overlapping_windows_are_averaged_whatever_the_batches(budget):
             seen[span] += 1
         np.testing.assert_allclose(found[name].margin, sums[0] / seen, rtol=1e-5)
         np.testing.assert_allclose(found[name].correlation, sums[1] / seen, rtol=1e-4)
+
+
+def test_other_features_are_those_that_the_network_gets():
+    one, got = sample(30), []
+
+    def judge(mfcc, frames):
+        got.append(mfcc)
+        return mean_of_window(mfcc, frames)
+
+    list(score_clips(judge, [("a", one)], features=legacy_mfcc))
+    assert torch.equal(got[0], legacy_mfcc(torch.from_numpy(one.waveform)[None], 30))
+    assert not torch.allclose(got[0], clip_mfcc(torch.from_numpy(one.waveform)[None], 30))
 
 
 def test_batches_hold_no_more_frames_than_said():

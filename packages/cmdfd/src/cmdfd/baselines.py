@@ -1,65 +1,22 @@
-"""What a detector has to beat: one stream alone, the teachers alone, and the offset of the sound.
+"""What a detector has to beat: the teachers alone, and the offset of the sound.
 
-The other baselines need no code of their own: the plain audio-visual classifier is `CMDFDModule`
-without a teacher, and what the lengths of a file give away is `cmdfd.audit`.
+The other baselines are elsewhere: one stream alone in `cmdfd.one_stream`, what the lengths of a
+file give away in `cmdfd.audit`; the plain classifier is `CMDFDModule` without a teacher.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cmdfd.data import AVBatch, AVClips, AVDataset
 from cmdfd.losses import Target, correlation, jeffreys_divergence, jensen_shannon
-from cmdfd.model import CMDFDNet, CMDFDOutput
+from cmdfd.model import CMDFDNet
 from cmdfd.sampling import FrameBudgetSampler
 from cmdfd.teachers import ContentTeacher
-
-Stream = Literal["visual", "audio"]
-
-
-class OneStreamNet(CMDFDNet):
-    """The detector with one of its encoders alone; both of its streams come from that one.
-
-    Attention and back-end are as large as the detector's. Train it by `CMDFDModule` without a
-    teacher: what it says of correlation has no meaning.
-
-    Args:
-        stream: ``visual`` never hears the sound, ``audio`` never sees the picture.
-        **sizes: see `CMDFDNet`.
-
-    Raises:
-        ValueError: another stream, or see `CMDFDNet`.
-
-    Example:
-        >>> import torch
-        >>> sizes = {"dim": 32, "visual_width": 8, "audio_layers": (1, 1, 1, 1), "heads": 4}
-        >>> net = OneStreamNet("visual", **sizes)
-        >>> net(torch.zeros(1, 20, 13), torch.zeros(1, 5, 16, 16)).logits.shape
-        torch.Size([1, 5, 2])
-    """
-
-    def __init__(self, stream: Stream, **sizes: Any) -> None:
-        if stream not in ("visual", "audio"):
-            raise ValueError(f"stream must be visual or audio, got {stream!r}")
-        super().__init__(**sizes)
-        self.stream = stream
-        self.config["stream"] = stream
-        unused = ["audioEncoder"]
-        if stream == "audio":
-            unused = ["visualFrontend", "visualTCN", "visualConv1D"]
-        for name in unused:
-            delattr(self, name)
-
-    def forward(self, mfcc: Tensor, frames: Tensor) -> CMDFDOutput:
-        """Return what one stream says of each frame, see `CMDFDNet.forward`."""
-        x = self.embed_visual(frames) if self.stream == "visual" else self.embed_audio(mfcc)
-        audio, visual = self.crossA2V(src=x, tar=x), self.crossV2A(src=x, tar=x)
-        features = self.back_end(audio, visual)
-        return CMDFDOutput(self.lossAV(features), audio, visual, features)
 
 
 def scores_of(

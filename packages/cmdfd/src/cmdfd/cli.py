@@ -219,6 +219,8 @@ def train(
     """
     places = check_places(data, val, test)
     check_training(run)
+    if recipe.stream != "both" and teacher != "none":
+        raise ValueError(f"--stream {recipe.stream} compares nothing: leave out --teacher")
     if teacher != "none":
         from cmdfd.teaching_saved import check_teacher
 

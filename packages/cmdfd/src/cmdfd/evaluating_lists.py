@@ -16,7 +16,8 @@ from cmdfd.entries import ClipEntry, ClipList
 from cmdfd.layouts import open_clips
 from cmdfd.options import ListOptions
 from cmdfd.prepared import PreparedClips, detector_for, is_prepared, open_prepared, read_originals
-from cmdfd.preparing_lists import Preparation, is_corpus, prepare_list
+from cmdfd.preparing_files import Preparation
+from cmdfd.preparing_lists import is_corpus, prepare_list
 from cmdfd.scoring import Detector, KeptScores
 from cmdfd.scoring_options import Baseline, FaceOptions, Resample, WindowOptions
 

@@ -26,6 +26,7 @@ from cmdfd.losses import (
     frame_cross_entropy,
 )
 from cmdfd.model import CMDFDNet, CMDFDOutput
+from cmdfd.one_stream import build_net
 from cmdfd.teachers import ContentTeacher
 
 Score = Literal["margin", "fake"]
@@ -108,7 +109,7 @@ class CMDFDModule(LightningModule):
             if value not in known:
                 raise ValueError(f"{name} must be {' or '.join(known)}, got {value!r}")
         self.save_hyperparameters(ignore=["teacher", "net"])
-        self.net = net if isinstance(net, CMDFDNet) else CMDFDNet(**(net or {}))
+        self.net = net if isinstance(net, CMDFDNet) else build_net(net or {})
         self.save_hyperparameters({"net": dict(self.net.config)})
         self.target, self.distil, self.over_time = target, distil, over_time
         self.w_dist, self.w_con, self.score = w_dist, w_con, score

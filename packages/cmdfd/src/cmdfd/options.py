@@ -110,6 +110,7 @@ class RecipeOptions:
         max_frames: of a training clip; longer ones give a piece.
         size: side of the faces in pixels, of clips that are not prepared.
         augment: flip, crop or turn training faces.
+        stream: what the network gets: both, or as a baseline visual or audio alone.
         val_fraction: share of the people held out if there is no val part.
     """
 
@@ -121,6 +122,7 @@ class RecipeOptions:
     max_frames: int | None = None
     size: int | None = None
     augment: bool = True
+    stream: Literal["both", "visual", "audio"] = "both"
     val_fraction: float = 0.15
 
     def __post_init__(self) -> None:
@@ -177,6 +179,7 @@ class TeachOptions:
         dim: of the embeddings, a multiple of 8.
         width: channels of the 3-D convolution.
         augment: flip, crop or turn training faces.
+        stream: what the network gets: both, or as a baseline visual or audio alone.
         val_fraction: share of the people held out if there is no val part.
     """
 
@@ -190,6 +193,7 @@ class TeachOptions:
     dim: int = 64
     width: int = 8
     augment: bool = True
+    stream: Literal["both", "visual", "audio"] = "both"
     val_fraction: float = 0.15
 
     def __post_init__(self) -> None:

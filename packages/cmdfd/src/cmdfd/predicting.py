@@ -25,6 +25,7 @@ from papercommons.report import Result, Section, describe_device, write_report
 
 from cmdfd.data import AVSample
 from cmdfd.drawing import clip_png
+from cmdfd.one_stream import OneStreamNet
 from cmdfd.options import ListOptions
 from cmdfd.predicting_files import Source, find_sources, is_made
 from cmdfd.predicting_verdicts import Look, Seen, judge_clip, second_rows, shown
@@ -255,6 +256,9 @@ def make_result(
 def remarks(detector: Detector, look: Look, *, fixed: bool) -> Iterable[str]:
     """Give what must be known beside the table, a line each."""
     calibration = detector.calibration
+    if isinstance(detector.net, OneStreamNet):
+        lacks = "hears" if detector.net.stream == "visual" else "sees"
+        yield f"the network {lacks} nothing: its correlation has no meaning"
     if fixed:
         yield f"called fake above a score of {look.threshold:g}, as given"
     elif calibration is None:

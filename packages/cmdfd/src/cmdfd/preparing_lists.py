@@ -15,29 +15,16 @@ from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from papercommons.cli import track
 from papercommons.errors import DataError, one_line
-from papercommons.files import (
-    atomic_path,
-    hash_files,
-    hash_texts,
-    name_outputs,
-    write_csv,
-    write_json,
-)
+from papercommons.files import hash_files, hash_texts, name_outputs, write_csv, write_json
 
-from cmdfd.corpus_files import read_phonemes
-from cmdfd.entries import LEAST_FRAMES, ClipEntry, ClipList, people_in
+from cmdfd.entries import ClipEntry, ClipList, people_in
 from cmdfd.layouts import Layout, open_clips
-from cmdfd.lips import read_lip_features
 from cmdfd.lists import text_of_segments
-from cmdfd.mouths import frame_classes
 from cmdfd.options import CropOptions, Detector
 from cmdfd.prepared import (
-    CLASSES,
     FRAMES,
-    LIPS,
     SOUND,
     PreparedClips,
     crop_settings,
@@ -45,32 +32,12 @@ from cmdfd.prepared import (
     open_prepared,
     read_json,
 )
-from cmdfd.preparing import FPS, SAMPLE_RATE, SAMPLES, PreparedClip, prepare_clip
-from cmdfd.tracks import EVERY, DetectorName
+from cmdfd.preparing import FPS, SAMPLE_RATE, SAMPLES
+from cmdfd.preparing_files import Preparation, kept_note, make_files
+from cmdfd.tracks import DetectorName
 
 _SHOWN = 5
 _LONGEST_NAME = 100
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How clips are cut, see `cmdfd.preparing.prepare_clip`.
-
-    Attributes:
-        detector: of faces.
-        size: side of the crops.
-        face: which one.
-        every: frames between two looks.
-        swapped: grey as the official code has it.
-        partial: accept a broken file's readable part.
-    """
-
-    detector: DetectorName = "lbp"
-    size: int = 112
-    face: int | Literal["largest"] = "largest"
-    every: int = EVERY
-    swapped: bool = False
-    partial: bool = False
 
 
 class Item(NamedTuple):
@@ -181,12 +148,12 @@ def prepare_entry(folder: Path, how: Preparation, job: tuple[ClipEntry, str]) ->
     entry, name = job
     place = folder / "clips" / name
     try:
-        note = _kept(place, how, entry) or _prepare(place, how, entry)
+        note = kept_note(place, how, entry) or make_files(place, how, entry)
     except DataError as error:
         where = f"{entry.where}: " if entry.where else ""
         return Item(entry, fault=one_line(f"{where}{error}"))
-    row = row_of(entry, name, note["frames"])
     facts = note["facts"]
+    row = row_of(entry, name, note["frames"], begin=facts["begin"])
     original = row | {
         "Video_Path": str(entry.video.absolute()),
         "Audio_Path": str((entry.audio or entry.video).absolute()),
@@ -198,14 +165,18 @@ def prepare_entry(folder: Path, how: Preparation, job: tuple[ClipEntry, str]) ->
     return Item(entry, row, original, facts, tuple(note["notes"]), made=note["made"])
 
 
-def row_of(entry: ClipEntry, name: str, frames: int) -> dict[str, Any]:
+def row_of(entry: ClipEntry, name: str, frames: int, *, begin: float = 0.0) -> dict[str, Any]:
     """Return the row of a prepared clip in the official columns and ours.
 
     Args:
         entry: as listed.
         name: of its folder.
         frames: T.
+        begin: seconds of the picture that were cut off before the first of them.
     """
+    seconds = frames / FPS
+    moved = [(max(first - begin, 0.0), min(end - begin, seconds)) for first, end in entry.segments]
+    kept = tuple((first, end) for first, end in moved if first < end)
     return {
         "ID_Name": entry.name,
         "Audio_Path": f"clips/{name}/{SOUND}",
@@ -224,7 +195,7 @@ def row_of(entry: ClipEntry, name: str, frames: int) -> dict[str, Any]:
         "Face": entry.face,
         "Voice": entry.voice,
         "Source": entry.source,
-        "Segments": text_of_segments(entry.segments),
+        "Segments": text_of_segments(kept),
     }
 
 
@@ -325,76 +296,3 @@ def _each(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for _, item in zip(track(jobs, "preparing clips"), pool.map(work, jobs), strict=True):
             yield item
-
-
-def _digest(how: Preparation, entry: ClipEntry) -> str:
-    files = [entry.video, *([entry.audio] if entry.audio else [])]
-    sidecars = [entry.video.with_suffix(suffix) for suffix in (".npy", ".json")]
-    states = [
-        f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"
-        for file in (*files, *sidecars)
-        if file.is_file()
-    ]
-    return hash_texts([json.dumps(asdict(how)), *states])
-
-
-def _kept(place: Path, how: Preparation, entry: ClipEntry) -> dict[str, Any] | None:
-    try:
-        note = read_json(place / "facts.json")
-    except DataError:
-        return None
-    there = (place / FRAMES).is_file() and (place / SOUND).is_file()
-    return note if there and note.get("digest") == _digest(how, entry) else None
-
-
-def _prepare(place: Path, how: Preparation, entry: ClipEntry) -> dict[str, Any]:
-    clip = prepare_clip(entry.video, audio=entry.audio, **asdict(how))
-    shift = round(clip.facts["begin"] * FPS)
-    count = len(clip.frames)
-    lips = read_lip_features(entry.video, shift + count)
-    if lips is not None:
-        lips = lips[shift:]
-        count = min(count, len(lips))
-        if count < LEAST_FRAMES:
-            raise DataError(
-                f"{entry.video}: {count} frames have lip features beside it; expected at least "
-                f"{LEAST_FRAMES}"
-            )
-    classes = _classes(entry, shift, count)
-    arrays = {
-        FRAMES: clip.frames[:count],
-        SOUND: np.rint(clip.waveform[: SAMPLES * count] * 32768).clip(-32768, 32767).astype("i2"),
-        LIPS: None if lips is None else lips[:count],
-        CLASSES: classes,
-    }
-    for name, array in arrays.items():
-        if array is None:
-            (place / name).unlink(missing_ok=True)
-        else:
-            with atomic_path(place / name) as temporary:
-                np.save(temporary, array, allow_pickle=False)
-    note = {
-        "digest": _digest(how, entry),
-        "video": str(entry.video),
-        "frames": count,
-        "made": classes is not None,
-        "facts": clip.facts,
-        "boxes": _boxes(clip),
-        "notes": list(clip.notes),
-    }
-    write_json(place / "facts.json", note)
-    return note
-
-
-def _boxes(clip: PreparedClip) -> list[list[float]]:
-    """Return the boxes, one where all are the same."""
-    boxes = clip.boxes if (clip.boxes != clip.boxes[0]).any() else clip.boxes[:1]
-    return boxes.round(2).tolist()
-
-
-def _classes(entry: ClipEntry, shift: int, count: int) -> np.ndarray | None:
-    try:
-        phonemes = read_phonemes(entry.video)
-    except DataError:
-        return None
-    return frame_classes(phonemes, shift + count)[shift:].astype(np.uint8)

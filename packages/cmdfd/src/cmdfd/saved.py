@@ -11,6 +11,7 @@ from papercommons.files import find_saved, write_text
 from papercommons.versions import installed_version
 
 from cmdfd.model import CMDFDNet
+from cmdfd.one_stream import build_net
 
 LIMITS = (
     "It looks for what its training clips taught it: forgeries made in another way, another crop, "
@@ -62,7 +63,7 @@ def load_net(path: str | Path) -> tuple[CMDFDNet, dict[str, Any]]:
     if config.get("package") != "cmdfd" or not isinstance(config.get("model"), dict):
         raise DataError(f"{folder}/config.json: no entry model: not a network of cmdfd")
     try:
-        net = CMDFDNet(**config["model"])
+        net = build_net(config["model"])
     except (RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{folder}/config.json: {reason(error)}") from error
     load_weights(net, read_state_dict(folder), source=str(folder))

@@ -24,10 +24,12 @@ from papercommons.training import make_trainer
 from torch import Tensor
 
 from cmdfd.calibrating import ScoreCalibration, read_calibration, remembered
-from cmdfd.data import AVSample
+from cmdfd.data import AVSample, legacy_mfcc
+from cmdfd.features import clip_mfcc
 from cmdfd.losses import correlation
 from cmdfd.model import CMDFDNet
 from cmdfd.official import load_official
+from cmdfd.one_stream import build_net
 from cmdfd.prepared import crop_settings, detector_for
 from cmdfd.saved import load_net
 from cmdfd.scoring_options import WindowOptions
@@ -106,7 +108,8 @@ class Detector:
         sizes = how.windows
         if self.net.config["legacy_concat"]:  # neighbours in a batch would leak into each other
             sizes["frames_per_batch"] = 1
-        for number, found in score_clips(self.judge, clips, **sizes):
+        features = legacy_mfcc if self.config.get("legacy") else clip_mfcc
+        for number, found in score_clips(self.judge, clips, features=features, **sizes):
             yield number, unlisted(listed(found))
 
 
@@ -153,7 +156,7 @@ def _load_checkpoint(path: Path) -> tuple[CMDFDNet, dict[str, Any]]:
     if not isinstance(sizes, dict):
         raise DataError(f"{path}: no checkpoint of cmdfd-train (hyper_parameters: net)")
     try:
-        net = CMDFDNet(**sizes)
+        net = build_net(sizes)
     except (RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{path}: hyper_parameters: {reason(error)}") from error
     load_weights(net, read_state_dict(path, part="net"), source=str(path))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from papercommons.checkpoint import load_weights, read_config, read_state_dict, read_torch_file
@@ -30,6 +30,7 @@ from cmdfd.data import AVData
 from cmdfd.lightning import CMDFDModule
 from cmdfd.model import CMDFDNet
 from cmdfd.official import student_weights
+from cmdfd.one_stream import build_net
 from cmdfd.options import PACKAGE, CropOptions, ListOptions, LossOptions, RecipeOptions
 from cmdfd.saved import LIMITS, load_net, save_net
 from cmdfd.teachers import ContentTeacher, OfficialTeacher
@@ -122,7 +123,7 @@ def train_network(
         opened, taught = find_teacher(teacher, parts, folder, run)
         if opened is not None:
             parts = _with_lips(parts, opened)
-        module = make_module(opened, values, losses, legacy=legacy, init=init)
+        module = make_module(opened, values, losses, legacy=legacy, init=init, stream=recipe.stream)
         if run.compile:
             module.net.compile()
         found = AVData(
@@ -256,6 +257,7 @@ def make_module(
     *,
     legacy: bool,
     init: str | None,
+    stream: Literal["both", "visual", "audio"] = "both",
 ) -> CMDFDModule:
     """Return the module before training.
 
@@ -266,11 +268,13 @@ def make_module(
         legacy: as the official code does it.
         init: weights to begin with: a checkpoint of the official code or of TalkNet, or a network
             that cmdfd saved.
+        stream: what the network gets, see `cmdfd.options.RecipeOptions`.
 
     Raises:
         DataError: the weights are missing, broken, or of a network of another size.
     """
-    net = CMDFDNet(**values["net"], legacy_concat=legacy)
+    sizes = values["net"] if stream == "both" else {**values["net"], "stream": stream}
+    net = build_net({**sizes, "legacy_concat": legacy})
     if init is not None:
         begin_with(net, init)
     return CMDFDModule(

@@ -17,6 +17,8 @@ from cmdfd.data import AVSample
 from cmdfd.features import FPS, SAMPLES, clip_mfcc
 
 K = TypeVar("K", bound=Hashable)
+Features = Callable[[Tensor, int], Tensor]
+"""Sound (B, 640 T) in [-1, 1] and T -> MFCC (B, 4T, 13)."""
 Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """MFCC (B, 4T, 13) and frames (B, T, H, W) -> fake minus real logit and c_t, (B, T) each."""
 
@@ -89,6 +91,7 @@ def score_clips(
     judge: Judge,
     clips: Iterable[tuple[K, AVSample]],
     *,
+    features: Features = clip_mfcc,
     window: int = 125,
     hop: int = 25,
     frames_per_batch: int = 2000,
@@ -100,6 +103,7 @@ def score_clips(
     Args:
         judge: what the network says of a batch.
         clips: unique key -> the whole clip (its arrays may lie on the disk).
+        features: MFCC of the sound, as in the network's training.
         window: frames, see `window_starts`.
         hop: likewise.
         frames_per_batch: frames computed at once; a window is never divided.
@@ -122,9 +126,9 @@ def score_clips(
             if held + count > frames_per_batch:
                 largest = max(waiting, key=lambda length: length * len(waiting[length]))
                 held -= largest * len(waiting[largest])
-                yield from _judged(judge, waiting.pop(largest), sums)
+                yield from _judged(judge, features, waiting.pop(largest), sums)
     for windows in waiting.values():
-        yield from _judged(judge, windows, sums)
+        yield from _judged(judge, features, windows, sums)
 
 
 def per_second(values: np.ndarray, fps: float = FPS) -> np.ndarray:
@@ -146,11 +150,11 @@ def per_second(values: np.ndarray, fps: float = FPS) -> np.ndarray:
 
 
 def _judged(
-    judge: Judge, windows: list[_Window], sums: dict[Hashable, _Sums]
+    judge: Judge, features: Features, windows: list[_Window], sums: dict[Hashable, _Sums]
 ) -> Iterator[tuple[K, FrameScores]]:
     frames = torch.from_numpy(np.stack([one.piece.frames for one in windows]))
     waveform = torch.from_numpy(np.stack([one.piece.waveform for one in windows])).float()
-    margin, correlation = judge(clip_mfcc(waveform, frames.shape[1]), frames)
+    margin, correlation = judge(features(waveform, frames.shape[1]), frames)
     said = torch.stack([margin, correlation], dim=1).double().cpu().numpy()
     for one, values in zip(windows, said, strict=True):
         if not np.isfinite(values).all():
