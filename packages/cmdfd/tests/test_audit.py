@@ -62,6 +62,17 @@ def test_the_sign_is_kept_and_reversed():
     assert one.found == pytest.approx(two.found)
 
 
+def test_few_people_make_only_a_clear_leak():
+    slight = [clip(f"{k}", int(k >= 40), 0.01 * (k % 40) - 0.05 * (k >= 40)) for k in range(80)]
+    three = [replace(one, face=f"id{number % 3}") for number, one in enumerate(slight)]
+    found = audit_entries(three, draws=200).overall
+    assert not found.low <= 0.5 <= found.high
+    assert found.people == 3
+    assert found.verdict == "unclear: 3 people"
+    clear = [replace(one, samples=(one.samples or 0) + 9000 * one.entire) for one in three]
+    assert audit_entries(clear, draws=200).overall.verdict == "leak: longer sound"
+
+
 def test_ties_count_half():
     clips = [clip("a", 0, 0.0), clip("b", 0, 0.1), clip("c", 1, 0.1), clip("d", 1, 0.1)]
     found = audit_entries(clips, draws=50).overall

@@ -28,6 +28,7 @@ FACTS: dict[str, Callable[[ClipEntry], float | None]] = {
     "frames per second": lambda entry: entry.fps,
     "sample rate": lambda entry: entry.sample_rate,
 }
+FEW, CLEAR = 20, 0.75  # with fewer people intervals are too narrow: only a clear AUC is a leak
 _DIGITS = 6  # of seconds; below, numbers differ by rounding alone
 _CHUNK = 4_000_000  # weights at a time: 100 MB
 
@@ -46,6 +47,7 @@ class Separation(NamedTuple):
         ties: share of pairs of a fake and a real clip with the same offset.
         median_real: of the offset in seconds.
         median_fake: likewise.
+        people: independent sources that were resampled.
     """
 
     method: str
@@ -58,6 +60,7 @@ class Separation(NamedTuple):
     ties: float
     median_real: float
     median_fake: float
+    people: int
 
     @property
     def verdict(self) -> str:
@@ -68,6 +71,8 @@ class Separation(NamedTuple):
             return "constant"
         if self.low <= 0.5 <= self.high:
             return "none seen"
+        if self.people < FEW and self.found < CLEAR:
+            return f"unclear: {self.people} people"
         return f"leak: {'longer' if self.auc > 0.5 else 'shorter'} sound"
 
 
@@ -165,6 +170,7 @@ def _separation(
         _ties(scores[positive], scores[~positive]),
         _median(scores[~positive]),
         _median(scores[positive]),
+        len(set(groups)),
     )
 
 
