@@ -259,6 +259,16 @@ def test_the_sketch_is_of_the_highest_noise_and_of_all_facts(monkeypatch):
     assert same_weights(module.average, module.network)
 
 
+def test_a_share_of_the_levels_of_noise_is_high():
+    module = TextToImageModule(small(SIMPLE), noisy=0.5)
+    seed_everything(0)
+    times = module._draw_times(20_000)
+    assert (times.min(), times.max()) == (0, 999)
+    assert (times >= 600).float().mean() == pytest.approx(0.5 + 0.5 * 0.4, abs=0.01)
+    with pytest.raises(ValueError, match="noisy"):
+        TextToImageModule(small(SIMPLE), noisy=1.0)
+
+
 def test_a_checkpoint_makes_the_same_pipeline(whole, tmp_path):
     module = whole[0]
     folder = module.save_pretrained(tmp_path / "model")
@@ -279,7 +289,7 @@ def batch_of(count, seed=0):
 
 
 def test_the_loss_is_the_squared_error_of_the_noise(monkeypatch):
-    module = TextToImageModule(small(prediction="epsilon"), empty=0.0)
+    module = TextToImageModule(small(prediction="epsilon"), empty=0.0, noisy=0.0)
     batch = batch_of(4)
     monkeypatch.setattr(module, "log", lambda *args, **options: None)
     torch.manual_seed(7)

@@ -22,6 +22,8 @@ from papercommons.data.scene_data import SceneBatch
 from papercommons.errors import DataError
 from papercommons.optimization import stop_if_diverged, with_warmup_cosine
 
+_HIGH = 0.6  # share of the levels of noise below the high ones
+
 
 class TextToImageModule(LightningModule):
     """Trains U-Net and text encoder to predict the noise in latents; the autoencoder stays.
@@ -40,6 +42,8 @@ class TextToImageModule(LightningModule):
         warmup: share of the steps over which it rises, in [0, 1).
         ema_decay: of the average, in [0, 1); less in the first steps.
         empty: share of the captions left empty, so that guidance is possible, in [0, 1).
+        noisy: share of the pictures that get one of the highest 40 % of the levels of noise, where
+            the caption decides what is drawn; the others get any. In [0, 1).
 
     Raises:
         ValueError: a number out of range, or a pipeline that predicts neither noise nor v.
@@ -53,18 +57,21 @@ class TextToImageModule(LightningModule):
         warmup: float = 0.05,
         ema_decay: float = 0.995,
         empty: float = 0.1,
+        noisy: float = 0.3,
     ) -> None:
         super().__init__()
         if not lr > 0:
             raise ValueError(f"lr must be > 0, got {lr}")
-        for name, value in {"warmup": warmup, "ema_decay": ema_decay, "empty": empty}.items():
+        shares = {"warmup": warmup, "ema_decay": ema_decay, "empty": empty, "noisy": noisy}
+        for name, value in shares.items():
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value}")
         kind = pipeline.scheduler.config.get("prediction_type", "epsilon")
         if kind not in ("epsilon", "v_prediction"):
             raise ValueError(f"the model predicts {kind!r}; must be epsilon or v_prediction")
         self.save_hyperparameters(ignore=["pipeline"])
-        self.lr, self.warmup, self.ema_decay, self.empty = lr, warmup, ema_decay, empty
+        self.lr, self.warmup, self.ema_decay = lr, warmup, ema_decay
+        self.empty, self.noisy = empty, noisy
         self.tokenizer, self.scheduler = pipeline.tokenizer, pipeline.scheduler
         self._assemble = type(pipeline)
         self.predicts = kind
@@ -95,7 +102,7 @@ class TextToImageModule(LightningModule):
             latents = self.vae.encode(batch.images).latent_dist.sample()
         latents = latents * self.vae.config.scaling_factor
         noise = torch.randn_like(latents)
-        times = torch.randint(*self._levels(), (len(latents),), device=latents.device)
+        times = self._draw_times(len(latents)).to(latents.device)
         loss = self._loss(self.network, latents, captions, times, noise)
         self.log(
             "train/loss",
@@ -107,10 +114,16 @@ class TextToImageModule(LightningModule):
         )
         return loss
 
-    def _levels(self) -> tuple[int, int]:
-        """Return the first of the levels of noise that are trained, and their end."""
+    def _draw_times(self, count: int) -> Tensor:
+        """Return levels of noise, int64, shape (count,), from torch's global generator."""
+        anywhere = torch.randint(*self._levels(0.0), (count,))
+        high = torch.randint(*self._levels(_HIGH), (count,))
+        return torch.where(torch.rand(count) < self.noisy, high, anywhere)
+
+    def _levels(self, least: float) -> tuple[int, int]:
+        """Return the first and the end of the levels that are trained, above a share of all."""
         end = int(self.scheduler.config.num_train_timesteps)
-        return int(self.least_noise * end), end
+        return int(max(least, self.least_noise) * end), end
 
     def _loss(
         self, network: Any, latents: Tensor, captions: list[str], times: Tensor, noise: Tensor
@@ -149,7 +162,7 @@ class TextToImageModule(LightningModule):
         generator = torch.Generator().manual_seed(mix_seeds(self.global_rank, batch_idx))
         latents = self.vae.encode(batch.images).latent_dist.mode() * self.vae.config.scaling_factor
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        times = torch.randint(*self._levels(), (len(latents),), generator=generator)
+        times = torch.randint(*self._levels(0.0), (len(latents),), generator=generator)
         times = times.to(latents.device)
         loss = self._loss(self.average, latents, batch.captions, times, noise)
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(latents))
