@@ -10,14 +10,14 @@ LENGTH: dict[str, dict[str, Any]] = {
         "autoencoder_epochs": 1,
         "text_epochs": 4,
         "sketch_epochs": 2,
-        "epochs": 8,
+        "epochs": 12,
         "full_attention": False,
     },
     "crowded": {
         "autoencoder_epochs": 1,
         "text_epochs": 6,
         "sketch_epochs": 4,
-        "epochs": 16,
+        "epochs": 24,
         "full_attention": False,
     },
 }
