@@ -5,13 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from cmdfd.calibrating import (
-    ScoreCalibration,
-    calibrate,
-    read_calibration,
-    remembered,
-    save_calibration,
-)
+from cmdfd.calibrating import read_calibration, save_calibration
 from cmdfd.drawing import (
     bars_png,
     clip_png,
@@ -28,6 +22,7 @@ from cmdfd.windows import FrameScores
 from hypothesis import given
 from hypothesis import strategies as st
 from papercommons.errors import DataError
+from papercommons.metrics.score_calibration import ScoreCalibration
 from PIL import Image
 
 scores_lists = st.lists(st.integers(-3, 3).map(float), min_size=2, max_size=12)
@@ -68,23 +63,12 @@ def test_intervals_hold_the_value_and_follow_the_sources():
     assert one["fake_recall"].value == clip_measures(scores[labels == 1], [1] * 40)["fake_recall"]
 
 
-def test_calibration_gives_even_odds_where_both_classes_are_as_likely(tmp_path):
-    rng = np.random.default_rng(1)
-    labels = np.arange(2000) % 4 == 0  # 1 in 4 is fake; p is at even odds all the same
-    found = calibrate(3 + 2 * (rng.standard_normal(2000) + labels), labels)
-    assert found.threshold == pytest.approx(3 + 2 * 0.5, abs=0.3)
-    assert found.probability(found.threshold) == pytest.approx(0.5)
-    assert (found.fake, found.real) == (500, 1500)
-    assert calibrate([1.0, 2.0], [1, 1]) is None
-    assert calibrate([2.0, 1.0], [0, 1]).threshold == 0  # the wrong way round: no evidence
+def test_a_calibration_is_kept_for_its_network(tmp_path):
+    found = ScoreCalibration(0.5, -2.0, 500, 1500)
     save_calibration(tmp_path / "calibration.json", found, weights="abc", clips="a list")
     assert read_calibration(tmp_path, weights="abc") == found
     with pytest.raises(DataError, match="another network"):
         read_calibration(tmp_path, weights="abd")
-    for kept in ({"slope": -1, "intercept": 0}, {"slope": "x", "intercept": 0}, [1]):
-        with pytest.raises(DataError, match="not as cmdfd writes it"):
-            remembered({"calibration": kept})
-    assert remembered({}) is None
 
 
 def curves(count, seed=0):

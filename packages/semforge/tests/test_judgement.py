@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from papercommons.metrics.ranking import weighted_auc
-from semforge.calibrating import RootCalibration, calibrate, remembered, threshold_of
+from papercommons.metrics.score_calibration import ScoreCalibration, remembered_calibration
+from semforge.calibrating import calibrate, threshold_of
 from semforge.graph import LabelGraph
 from semforge.heads import GraphHead
 from semforge.inspecting import Scores
@@ -140,13 +141,13 @@ def test_calibration_sets_threshold_and_probability():
     found = calibrate(odds, labels[:, 0])
     assert (found.fake, found.real) == (int(labels[:, 0].sum()), int((labels[:, 0] == 0).sum()))
     assert found.threshold > 0.5  # the scores were shifted
-    assert float(found.probability(torch.tensor(found.threshold))) == pytest.approx(0.5)
+    assert found.probability(found.threshold) == pytest.approx(0.5)
     judged = judge(seen, calibration=found)
     assert judged.calibration["ece_calibrated"] < 0.5 * judged.calibration["ece"]
     assert judged.threshold == found.threshold == threshold_of(found, None)
     assert threshold_of(found, 0.5) == 0
     assert threshold_of(None, 0.8) == pytest.approx(math.log(4))
-    assert remembered({"calibration": found._asdict()}) == found
+    assert remembered_calibration({"calibration": found._asdict()}, "semforge") == found
     unknown = torch.full((5,), 2)
     kept = calibrate(torch.cat([odds, torch.zeros(5)]), torch.cat([labels[:, 0], unknown]))
     assert kept == found
@@ -154,11 +155,11 @@ def test_calibration_sets_threshold_and_probability():
 
 def test_without_both_classes_there_is_no_calibration():
     assert calibrate(torch.zeros(3), torch.ones(3)) is None
-    assert remembered({}) is None
-    assert RootCalibration(0.0, 0.0).threshold == 0
+    assert remembered_calibration({}, "semforge") is None
+    assert ScoreCalibration(0.0, 0.0).threshold == 0
 
 
 @pytest.mark.parametrize("kept", [[1], {"slope": -1, "intercept": 0}, {"slope": "x"}, {"a": 1}])
 def test_a_broken_calibration(kept):
     with pytest.raises(ValueError, match="calibration is not as semforge writes it"):
-        remembered({"calibration": kept})
+        remembered_calibration({"calibration": kept}, "semforge")

@@ -12,9 +12,10 @@ from typing import Any
 from papercommons.cli import ComputeOptions
 from papercommons.errors import DataError
 from papercommons.files import hash_texts, name_outputs, prepare_out, write_csv
+from papercommons.metrics.score_calibration import calibrate_scores
 from papercommons.report import Result, describe_device, write_report
 
-from cmdfd.calibrating import calibrate, save_calibration
+from cmdfd.calibrating import save_calibration
 from cmdfd.evaluating_judgement import ALL, FEW, Judgement
 from cmdfd.evaluating_lists import (
     OpenList,
@@ -118,7 +119,7 @@ def evaluate_lists(
         opened, of_calibration = open_lists(what, detector, cache, options, faces)
         if of_calibration is not None:
             scored = score(of_calibration, detector, windows, folder)
-            detector.calibration = calibrate(scored.scores, scored.fake)
+            detector.calibration = calibrate_scores(scored.scores, scored.fake)
             if detector.calibration is None:
                 raise DataError(
                     f"{what.calibrate_on}: all clips are of one class; --calibrate-on needs real "

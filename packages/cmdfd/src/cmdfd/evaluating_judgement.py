@@ -10,9 +10,9 @@ import numpy as np
 from papercommons.metrics.calibration import cllr, ece
 from papercommons.metrics.detection import Estimate
 from papercommons.metrics.roc import unchecked_auc
+from papercommons.metrics.score_calibration import ScoreCalibration
 
 from cmdfd.audit import Audit, Separation, audit_entries
-from cmdfd.calibrating import ScoreCalibration
 from cmdfd.entries import ClipEntry
 from cmdfd.evaluating_lists import ScoredList
 from cmdfd.scoring_measures import measures_with_intervals

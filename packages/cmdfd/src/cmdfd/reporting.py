@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from papercommons.metrics.score_calibration import ScoreCalibration
 from papercommons.report import Section, image_grid_png
 
 from cmdfd.auditing import separation_row
-from cmdfd.calibrating import ScoreCalibration
 from cmdfd.drawing import (
     bars_png,
     clip_png,

@@ -20,10 +20,11 @@ from papercommons.checkpoint import (
 from papercommons.cli import ComputeOptions, DeviceOptions
 from papercommons.errors import DataError, reason
 from papercommons.files import hash_saved
+from papercommons.metrics.score_calibration import ScoreCalibration, remembered_calibration
 from papercommons.training import make_trainer
 from torch import Tensor
 
-from cmdfd.calibrating import ScoreCalibration, read_calibration, remembered
+from cmdfd.calibrating import read_calibration
 from cmdfd.data import AVSample, legacy_mfcc
 from cmdfd.features import clip_mfcc
 from cmdfd.losses import correlation
@@ -134,7 +135,7 @@ def open_detector(checkpoint: str, run: ComputeOptions, calibration: str | None 
         raise DataError(f"{checkpoint}: config.json does not say how faces were cut (crop, size)")
     options = DeviceOptions(seed=run.seed, accelerator=run.accelerator, devices="1")
     device: torch.device = make_trainer(options).strategy.root_device
-    found = remembered(config)
+    found = remembered_calibration(config, "cmdfd")
     if calibration is not None:
         found = read_calibration(calibration, weights=weights)
     return Detector(net.to(device).eval(), device, run.precision, config, weights, found)

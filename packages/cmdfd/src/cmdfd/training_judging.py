@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from papercommons.files import write_csv
+from papercommons.metrics.score_calibration import calibrate_scores
 from papercommons.report import Section
 
-from cmdfd.calibrating import calibrate
 from cmdfd.drawing import scores_png
 from cmdfd.entries import REAL
 from cmdfd.measures import clip_measures
@@ -102,7 +102,7 @@ def judge_parts(
         judged.numbers[part] = clip_measures(scores, clips.labels)
         judged.rows[part] = rows_of(clips, scores)
     if "val" in judged.scores:
-        made = calibrate(judged.scores["val"], judged.clips["val"].labels)
+        made = calibrate_scores(judged.scores["val"], judged.clips["val"].labels)
         judged.calibration = None if made is None else made._asdict()
     return judged
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from papercommons.cli import ComputeOptions, DeviceOptions
+from papercommons.metrics.score_calibration import ScoreCalibration, remembered_calibration
 from papercommons.training import make_trainer
 from torch import Tensor
 
-from semforge.calibrating import RootCalibration, remembered
 from semforge.model import SemForgeNet
 from semforge.saved import load_net
 
@@ -59,7 +59,7 @@ class Inspector:
     net: SemForgeNet
     device: torch.device
     precision: str
-    calibration: RootCalibration | None
+    calibration: ScoreCalibration | None
     config: dict[str, Any]
 
     @torch.no_grad()
@@ -134,4 +134,6 @@ def open_inspector(checkpoint: str, run: ComputeOptions) -> Inspector:
     """
     net, config = load_net(checkpoint)
     device = compute_device(run)
-    return Inspector(net.to(device), device, run.precision, remembered(config), config)
+    return Inspector(
+        net.to(device), device, run.precision, remembered_calibration(config, "semforge"), config
+    )

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from papercommons.metrics.score_calibration import ScoreCalibration
 from torch import Tensor
 
-from semforge.calibrating import RootCalibration, threshold_of
+from semforge.calibrating import threshold_of
 from semforge.inference import UNKNOWN
 from semforge.inspecting import Scores
 from semforge.measures import (
@@ -65,7 +66,7 @@ class Judgement:
         scores: Scores,
         nodes: Sequence[str],
         *,
-        calibration: RootCalibration | None = None,
+        calibration: ScoreCalibration | None = None,
         threshold: float | None = None,
         sources: Sequence[str] | None = None,
         draws: int = 1000,
@@ -95,7 +96,7 @@ class Judgement:
         common: dict[str, Any] = {"draws": draws, "seed": seed}
         errors = {"ece": calibration_error(p, fake)}
         if calibration is not None:
-            even = calibration.probability(odds)
+            even = torch.from_numpy(calibration.probability(odds))
             errors["ece_calibrated"] = calibration_error(even, fake, balanced=True)
         return cls(
             scores,

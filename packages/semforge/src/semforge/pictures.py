@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from papercommons.metrics.score_calibration import ScoreCalibration
 from papercommons.report import PALETTE, Section, figure_png, image_grid_png
 
-from semforge.calibrating import RootCalibration
 from semforge.inference import UNKNOWN
 from semforge.judgement import Judgement
 
@@ -17,7 +17,7 @@ SHOWN = 6
 REAL_COLOUR, FAKE_COLOUR = PALETTE[0], PALETTE[3]
 
 
-def judgement_sections(found: Judgement, calibration: RootCalibration | None) -> list[Section]:
+def judgement_sections(found: Judgement, calibration: ScoreCalibration | None) -> list[Section]:
     """Return the parts of a report on judged faces.
 
     Args:
@@ -109,14 +109,15 @@ def roc_points(scores: torch.Tensor, fake: torch.Tensor) -> tuple[np.ndarray, np
     return shares[0], shares[1]
 
 
-def reliability_png(found: Judgement, calibration: RootCalibration | None) -> bytes:
+def reliability_png(found: Judgement, calibration: ScoreCalibration | None) -> bytes:
     """Return a PNG of the reliability diagram of p(fake), as it is and calibrated."""
     root = found.scores.labels[:, 0]
     known = root != UNKNOWN
     fake = (root[known] == 1).double()
     shown = {"p(fake)": found.scores.probabilities[known, 0].double()}
     if calibration is not None:
-        shown["calibrated"] = calibration.probability(found.scores.log_odds[known, 0])
+        even = calibration.probability(found.scores.log_odds[known, 0])
+        shown["calibrated"] = torch.from_numpy(even)
 
     def draw(figure: Any) -> None:
         for axes, (name, p) in zip(
