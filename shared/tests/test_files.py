@@ -12,8 +12,10 @@ from papercommons.files import (
     check_out,
     find_saved,
     hash_files,
+    hash_model,
     is_first_process,
     prepare_out,
+    refuse_code,
     write_json,
     write_text,
 )
@@ -351,3 +353,25 @@ def test_what_a_run_reads_is_compared_and_is_no_option(tmp_path):
     (out / "config.yaml").write_text(text.replace('{"weights"', "{weights"))
     with pytest.raises(DataError, match="not readable, so the run cannot be resumed"):
         prepare_out(str(out), settings, resume="last", inputs=inputs)
+
+
+def test_a_models_hash_is_of_its_files_or_of_its_hub_id(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "config.json").write_text('{"beta": 0.012}')
+        (tmp_path / name / "README.md").write_text(name)
+    first = hash_model(str(tmp_path / "a"))
+    assert first == hash_model(str(tmp_path / "b"))
+    (tmp_path / "b" / "unet" / "config.json").write_text('{"beta": 0.013}')
+    assert hash_model(str(tmp_path / "b")) != first
+    assert hash_model("some/model") == hash_model("some/model") != hash_model("some/other")
+
+
+def test_a_models_folder_with_code_is_refused(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    refuse_code(tmp_path)
+    refuse_code("some/model")
+    (tmp_path / "unet" / "net.py").write_text("")
+    with pytest.raises(DataError, match=r"net\.py: a model's folder must hold no Python file"):
+        refuse_code(tmp_path)

@@ -222,6 +222,17 @@ def test_models_that_cannot_be_used_are_refused_with_the_reason(folder, tmp_path
         changed(pipe, scheduler=diffusers.FlowMatchEulerDiscreteScheduler())
 
 
+@pytest.mark.parametrize("where", ["", "unet"])
+def test_code_in_a_models_folder_is_not_run(folder, tmp_path, where):
+    marker = tmp_path / "ran"
+    named = {"unet": ["evil", "Evil"]} if where else {"_class_name": ["evil", "Evil"]}
+    hostile = altered(folder, tmp_path, "", **named)
+    (hostile / where / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: pass")
+    with pytest.raises(DataError, match=r"evil\.py: a model's folder must hold no Python file"):
+        DTIILPipeline.from_pretrained(hostile)
+    assert not marker.exists()
+
+
 def test_what_is_no_pipeline_is_named(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no model_index\.json"):

@@ -186,6 +186,14 @@ def test_diffusers_makes_whole_pictures(pipeline):
     assert (made.photo != other.photo).any()
 
 
+def test_code_in_a_pipelines_folder_is_not_run(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": ["evil", "Evil"]}')
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass")
+    with pytest.raises(DataError, match=r"evil\.py: a model's folder must hold no Python file"):
+        open_engine(f"diffusers:{tmp_path}")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_folders_without_an_inpainting_pipeline_are_refused(pipeline, tmp_path):
     with pytest.raises(DataError, match="no diffusers pipeline"):
         check_engine("diffusers")

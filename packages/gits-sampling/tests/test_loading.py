@@ -56,6 +56,17 @@ def noise(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
+def test_code_in_a_models_folder_is_not_run(tmp_path):
+    save_pipeline(tmp_path, diffusers.DDIMScheduler())
+    index = json.loads((tmp_path / "model_index.json").read_text()) | {"unet": ["evil", "Evil"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    evil = tmp_path / "unet" / "evil.py"
+    evil.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass")
+    with pytest.raises(DataError, match=r"evil\.py: a model's folder must hold no Python file"):
+        load_denoiser(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_denoised_image_is_that_of_diffusers(tmp_path, kind):
     scheduler = diffusers.DDIMScheduler(prediction_type=kind, clip_sample=False)

@@ -174,19 +174,11 @@ def test_another_model_or_setting_is_not_resumed(
     ):
         assert call(*arguments, *option, "--resume") == 2
         assert words in capsys.readouterr().err
-    monkeypatch.setattr("multi_edits.predicting.model_hash", lambda model: "another")
+    monkeypatch.setattr("multi_edits.predicting.hash_model", lambda model: "another")
     assert call(*arguments, "--resume") == 2
     assert "cannot resume: weights was" in capsys.readouterr().err
     assert call(*arguments) == 2
     assert "not empty; pass --resume, --overwrite" in capsys.readouterr().err
-
-
-def test_the_models_hash_is_of_its_files(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "m")
-    assert opening.model_hash(str(folder)) == opening.model_hash(str(tmp_path / "m"))
-    config = tmp_path / "m/scheduler/scheduler_config.json"
-    config.write_text(config.read_text().replace("0.012", "0.013"))
-    assert opening.model_hash(str(folder)) != opening.model_hash(str(tmp_path / "m"))
 
 
 def test_strict_refuses_defects_and_records_that_cannot_be_edited(

@@ -265,6 +265,37 @@ def hash_files(paths: Iterable[str | Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def refuse_code(folder: str | Path) -> None:
+    """Raise if a model's folder holds Python files, which some of its readers would run.
+
+    Args:
+        folder: of a model; a hub id passes.
+
+    Raises:
+        DataError: there is one.
+    """
+    found = sorted(Path(folder).rglob("*.py"))
+    if found:
+        raise DataError(
+            f"{found[0]}: a model's folder must hold no Python file, which may be run as the model "
+            "is read; delete it if you need only the weights"
+        )
+
+
+def hash_model(model: str) -> str:
+    """Return a short hash of a model: of the files of its folder, or of its hub id.
+
+    Args:
+        model: folder that diffusers or transformers wrote, or a hub id.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return hash_texts([model])
+    suffixes = {".json", ".safetensors", ".txt", ".bin"}
+    files = (path for path in folder.rglob("*") if path.suffix in suffixes)
+    return hash_files(sorted(path for path in files if path.is_file()))
+
+
 def hash_texts(texts: Iterable[str]) -> str:
     """Return a short hash of texts in their order."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

@@ -76,7 +76,7 @@ def _transformers(source: str | Path, device: Any) -> ClipModel:
 
     model: Any = CLIPModel.from_pretrained(source, use_safetensors=True)
     model = model.to(device).eval()
-    tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     processor: Any = CLIPImageProcessor.from_pretrained(source)
 
     def images(pictures: Sequence[Image.Image]) -> Tensor:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 from papercommons.demo import check_gradio, show_page
+from papercommons.files import hash_model
 from papercommons.pictures import enlarge, heat, overlay
 from PIL import Image
 
 from d_tiil.drawing import marked
 from d_tiil.locate_command import check_made_with, clip_hash
-from d_tiil.opening import model_hash, open_pipeline, score_hash
+from d_tiil.opening import open_pipeline, score_hash
 from d_tiil.options import (
     Depth,
     HelperOptions,
@@ -59,7 +60,7 @@ def serve(
     """
     check_gradio("d-tiil")
     pipe = open_pipeline(model, method, how, helpers, where)
-    made_with = score_hash(model_hash(model), method, clip_hash(helpers))
+    made_with = score_hash(hash_model(model), method, clip_hash(helpers))
     check_made_with(pipe.calibration, made_with, helpers)
     import gradio
 

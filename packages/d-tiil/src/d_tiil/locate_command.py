@@ -8,12 +8,12 @@ from typing import Any
 
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
-from papercommons.files import hash_files, prepare_out
+from papercommons.files import hash_files, hash_model, prepare_out
 from papercommons.report import Result, describe_device, write_report
 
 from d_tiil.calibration import Calibration
 from d_tiil.drawing import marked
-from d_tiil.opening import model_hash, open_pipeline, score_hash
+from d_tiil.opening import open_pipeline, score_hash
 from d_tiil.options import PACKAGE, Depth, HelperOptions, LocateOptions, ModelOptions
 from d_tiil.phrases import Phrase
 from d_tiil.reporting import LIMITS, pair_sections, score_rows, verdict, word_rows
@@ -52,7 +52,7 @@ def locate_pair(
             another model.
         ValueError: the device is not there, or an option is out of range.
     """
-    weights = model_hash(settings["model"])
+    weights = hash_model(settings["model"])
     made_with = score_hash(weights, method, clip_hash(helpers))
     image = read_image(settings["image"])
     pipe = open_pipeline(settings["model"], method, how, helpers, where)
@@ -84,7 +84,7 @@ def locate_pair(
 
 def clip_hash(helpers: HelperOptions) -> str | None:
     """Return a short hash of the CLIP model, if one is given."""
-    return None if helpers.clip_model is None else model_hash(helpers.clip_model)
+    return None if helpers.clip_model is None else hash_model(helpers.clip_model)
 
 
 def check_made_with(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from papercommons.cli import show_progress
-from papercommons.files import hash_files
 
 from d_tiil.clip import ClipModel
 from d_tiil.options import HelperOptions, LocateOptions, ModelOptions
@@ -96,20 +94,6 @@ def quieten() -> None:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-
-
-def model_hash(model: str) -> str:
-    """Return a short hash of a model: of its files, or of its hub id.
-
-    Args:
-        model: folder, or a hub id.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        return hashlib.sha256(model.encode()).hexdigest()[:16]
-    suffixes = {".json", ".safetensors", ".txt", ".bin"}
-    files = (path for path in folder.rglob("*") if path.suffix in suffixes)
-    return hash_files(sorted(path for path in files if path.is_file()))
 
 
 def score_hash(weights: str, settings: LocateSettings, clip: str | None) -> str:

@@ -15,6 +15,7 @@ from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from papercommons.files import (
     hash_files,
+    hash_model,
     name_outputs,
     prepare_out,
     read_note,
@@ -38,7 +39,7 @@ from d_tiil.finders import (
 from d_tiil.finding_files import write_findings
 from d_tiil.findings import as_bytes, to_size
 from d_tiil.locate_command import check_made_with, clip_hash
-from d_tiil.opening import compute_device, model_hash, open_pipeline, quieten, score_hash
+from d_tiil.opening import compute_device, open_pipeline, quieten, score_hash
 from d_tiil.options import PACKAGE, Depth, HelperOptions, LocateOptions, ModelOptions
 from d_tiil.phrases import Phrase
 from d_tiil.records import PairSet, Record
@@ -89,7 +90,7 @@ def predict_pairs(
         ValueError: the device is not there, or an option is out of range.
     """
     model, name = settings["model"], settings["method"]
-    weights = None if model is None else model_hash(model)
+    weights = None if model is None else hash_model(model)
     clip = clip_hash(helpers)
     made_with = score_hash(weights, method, clip) if weights and name == "d-tiil" else ""
     find = _finder(name, model, method, depth, seed, how, helpers, where, made_with)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from papercommons.errors import DataError, reason
+from papercommons.files import refuse_code
 
 from defi_net.engines import EngineOptions, Inpainted
 
@@ -22,7 +23,7 @@ def read_index(folder: str) -> dict[str, Any]:
         folder: as `save_pretrained` writes it, with model_index.json.
 
     Raises:
-        DataError: no such folder, or no pipeline in it.
+        DataError: no such folder, no pipeline in it, or code.
     """
     index = Path(folder) / "model_index.json"
     if not folder or not index.is_file():
@@ -30,6 +31,7 @@ def read_index(folder: str) -> dict[str, Any]:
             f"{folder or 'diffusers'}: no diffusers pipeline (model_index.json) there; give the "
             "engine as diffusers:FOLDER"
         )
+    refuse_code(folder)
     try:
         parts: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
         return {**parts, "_class_name": str(parts["_class_name"])}

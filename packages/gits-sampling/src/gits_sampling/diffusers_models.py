@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from papercommons.errors import DataError, nearest, reason
+from papercommons.files import refuse_code
 from torch import Tensor, nn
 
 from gits_sampling.adapters import (
@@ -117,8 +118,8 @@ def load_diffusers(
         dtype: of the network; as saved if not given.
 
     Raises:
-        DataError: the folder is not as said, its model cannot be used, or a condition is missing
-            or does not fit.
+        DataError: the folder is not as said or holds code, its model cannot be used, or a condition
+            is missing or does not fit.
     """
     folder = Path(folder)
     parts = _parts(folder, dtype)
@@ -163,6 +164,7 @@ def _parts(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Any]:
             f"{folder}: needs diffusers, which is not installed; "
             "pip install 'gits-sampling[diffusers]'"
         ) from error
+    refuse_code(folder)
     options: dict[str, Any] = {"local_files_only": True}
     if dtype is not None:
         options["torch_dtype"] = dtype

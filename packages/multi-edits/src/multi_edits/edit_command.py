@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from papercommons.data.images import read_image
 from papercommons.errors import DataError
-from papercommons.files import hash_files, prepare_out
+from papercommons.files import hash_files, hash_model, prepare_out
 from papercommons.pictures import strip
 from papercommons.report import Result, Section, describe_device, write_report
 
@@ -28,7 +28,7 @@ from multi_edits.editing import (
 from multi_edits.edits import Edit, edits_to_json
 from multi_edits.grouping import AspectGroup
 from multi_edits.model import EditingModel
-from multi_edits.opening import model_hash, open_pipeline
+from multi_edits.opening import open_pipeline
 from multi_edits.options import PACKAGE, GroupOptions, MethodOptions, ModelOptions
 from multi_edits.reading import GivenGroup
 from multi_edits.saving import save_edit, save_maps, save_picture
@@ -66,7 +66,7 @@ def edit_picture(
     """
     out, image = settings["out"], read_image(settings["image"])
     image_hash = hash_files([settings["image"]])
-    found_hash = model_hash(settings["model"])
+    found_hash = hash_model(settings["model"])
     if earlier is not None:
         check_same(earlier, image_hash, found_hash)
     pipe = open_pipeline(settings["model"], where)

@@ -13,6 +13,7 @@ from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from papercommons.files import (
     hash_files,
+    hash_model,
     hash_texts,
     name_outputs,
     prepare_out,
@@ -29,7 +30,7 @@ from multi_edits.editors import fit_size
 from multi_edits.eval_tables import Measured, Tables, known_columns
 from multi_edits.gallery import Entry, Gallery, show_pair
 from multi_edits.metrics import MetricModels, load_models, measure_edit
-from multi_edits.opening import compute_device, model_hash
+from multi_edits.opening import compute_device
 from multi_edits.options import PACKAGE, ModelOptions
 from multi_edits.scene_truth import FACTS, SceneTruth, judge_scene, read_truth
 
@@ -173,7 +174,7 @@ def evaluate_edits(
 def _hash(given: str | None) -> str | None:
     if given is None:
         return None
-    return hash_files([given]) if Path(given).is_file() else model_hash(given)
+    return hash_files([given]) if Path(given).is_file() else hash_model(given)
 
 
 def _refuse(defects: Sequence[Defect], strict: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.errors import DataError, reason
+from papercommons.files import refuse_code
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -22,7 +23,7 @@ def check_model(source: str | Path) -> None:
         source: folder that ``save_pretrained`` wrote, or a hub id, which is only looked at.
 
     Raises:
-        DataError: no such folder, or its model cannot be used here.
+        DataError: no such folder, it holds code, or its model cannot be used here.
     """
     folder = Path(source)
     if not folder.exists():
@@ -33,6 +34,7 @@ def check_model(source: str | Path) -> None:
         raise DataError(
             f"{source}: no model_index.json; pass a folder that a pipeline's save_pretrained wrote"
         )
+    refuse_code(folder)
     _check_index(source, _read_config(folder / "model_index.json"))
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():

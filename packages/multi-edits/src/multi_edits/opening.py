@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
 from papercommons.cli import show_progress
 from papercommons.errors import DataError
-from papercommons.files import hash_files
 
 from multi_edits.options import ModelOptions
 from multi_edits.pipeline import MultiEditsPipeline
@@ -83,16 +80,3 @@ def quieten() -> None:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-
-
-def model_hash(model: str) -> str:
-    """Return a short hash of a model: of its files, or of its hub id.
-
-    Args:
-        model: folder, or a hub id.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        return hashlib.sha256(model.encode()).hexdigest()[:16]
-    suffixes = {".json", ".safetensors", ".txt", ".bin"}
-    return hash_files(sorted(path for path in folder.rglob("*") if path.suffix in suffixes))

@@ -14,6 +14,7 @@ from papercommons.data.images import read_image
 from papercommons.errors import DataError
 from papercommons.files import (
     hash_files,
+    hash_model,
     hash_texts,
     name_outputs,
     prepare_out,
@@ -30,7 +31,7 @@ from multi_edits.editing import LIMITS
 from multi_edits.editors import Editor
 from multi_edits.gallery import Entry, Gallery, show_pair
 from multi_edits.metrics import measure_edit
-from multi_edits.opening import model_hash, open_pipeline
+from multi_edits.opening import open_pipeline
 from multi_edits.options import PACKAGE, ModelOptions
 from multi_edits.saving import save_picture
 
@@ -69,7 +70,7 @@ def predict_benchmark(
         DataError: the model cannot be used, the run was another one, or no record can be edited.
         ValueError: the device is not there, or an option is out of range.
     """
-    weights = model_hash(settings["model"])
+    weights = hash_model(settings["model"])
     pipe: Any = open_pipeline(settings["model"], where)
     settings = {**settings, "weights": weights, **editor.settings(), **asdict(where)}
     folder = prepare_out(
