@@ -282,6 +282,14 @@ def reproduce(session: nox.Session, package: str) -> None:
 
 
 @nox.session
+def audit(session: nox.Session) -> None:
+    """Look the pinned libraries up among known vulnerabilities; needs the internet."""
+    session.install("pip-audit")
+    pinned = ["--requirement", "constraints.txt", "--no-deps", "--disable-pip"]
+    session.run("pip-audit", "--strict", *pinned, *ARGUMENTS)
+
+
+@nox.session
 def constraints(session: nox.Session) -> None:
     """Write constraints.txt anew: the newest versions that go together, for CI to install."""
     choose = "uv pip compile --quiet --universal --upgrade --all-extras --group dev".split()

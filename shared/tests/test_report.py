@@ -193,7 +193,11 @@ def test_page_is_self_contained(tmp_path):
     path = write_report(tmp_path / "new" / "report.html", result, sections)
     text = path.read_text(encoding="utf-8")
     page = Page(text)
-    assert "http" not in text
+    assert "http:" not in text
+    assert "https:" not in text
+    assert ("content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in (
+        page.attributes
+    )
     assert not {"script", "link", "iframe"} & set(page.tags)
     sources = [value for name, value in page.attributes if name in ("src", "href")]
     assert len(sources) == 1

@@ -381,6 +381,8 @@ figure{margin:.5rem 0}img{max-width:100%;height:auto;border-radius:4px;backgroun
 _PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{title}</title><style>{style}</style></head>
 <body>
 {body}
