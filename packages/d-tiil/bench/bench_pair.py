@@ -70,7 +70,7 @@ def run(folder, device):
 def pairs(count):
     """Pairs of the study's kinds in turn, others than the study's."""
     options = ScenePairOptions(
-        n=0, calibration=-(-count // len(KINDS)), kinds=KINDS, parts=("caption",)
+        count=0, calibration=-(-count // len(KINDS)), kinds=KINDS, parts=("caption",)
     )
     found = draw_scene_pairs(options, seed=9)
     each = options.calibration

@@ -70,10 +70,10 @@ def pair_options(group: str, scenes: int) -> ScenePairOptions:
     """
     if group == SIMPLE:
         return ScenePairOptions(
-            n=scenes, calibration=counted(0.25, scenes), kinds=KINDS + FURTHER_KINDS
+            count=scenes, calibration=counted(0.25, scenes), kinds=KINDS + FURTHER_KINDS
         )
     return ScenePairOptions(
-        n=counted(0.25, scenes),
+        count=counted(0.25, scenes),
         calibration=0,
         kinds=KINDS,
         scenes="crowded",

@@ -23,7 +23,7 @@ HALVES = Image.fromarray(
 
 @pytest.fixture(scope="module")
 def records():
-    return draw_scene_pairs(ScenePairOptions(n=6, calibration=0, kinds=("color", "background")))
+    return draw_scene_pairs(ScenePairOptions(count=6, calibration=0, kinds=("color", "background")))
 
 
 def test_everything_is_wrong(records):

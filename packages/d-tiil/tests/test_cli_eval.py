@@ -19,7 +19,7 @@ def result_of(folder):
 def pairs(call, tmp_path_factory):
     """Six changes of two kinds, each a consistent and an inconsistent pair; two for thresholds."""
     out = tmp_path_factory.mktemp("pairs") / "set"
-    asked = ("--kinds", "color,background", "--parts", "consistent,caption", "--n", 3)
+    asked = ("--kinds", "color,background", "--parts", "consistent,caption", "--count", 3)
     assert call("make-pairs", "--out", out, *asked, "--calibration", 2) == 0
     return out
 
@@ -170,7 +170,7 @@ def test_pairs_without_findings(call, pairs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--n", -1), "n and calibration must be >= 0"),
+        (("--count", -1), "count and calibration must be >= 0"),
         (("--kinds", "colour"), "did you mean color?"),
         (("--kinds", "texture"), "take crowded ones"),
         (("--scenes", "simple", "--held-out"), "take crowded ones"),

@@ -16,7 +16,7 @@ def test_a_model_is_trained_and_scores(call, tmp_path):
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["command"] == "d-tiil-train"
     assert (tmp_path / "run/report.html").is_file()
-    asked = ("--parts", "caption", "--kinds", "color", "--n", 1, "--calibration", 0)
+    asked = ("--parts", "caption", "--kinds", "color", "--count", 1, "--calibration", 0)
     assert call("make-pairs", "--out", tmp_path / "set", *asked) == 0
     line = json.loads((tmp_path / "set/pairs.jsonl").read_text())
     given = ("--image", tmp_path / "set" / line["image"], "--caption", line["caption"])

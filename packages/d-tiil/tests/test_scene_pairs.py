@@ -15,8 +15,8 @@ from papercommons.data.scene_reading import read_scene
 from papercommons.data.scenes import CROWDED, SIMPLE
 from papercommons.errors import DataError
 
-SMALL = ScenePairOptions(n=4, calibration=2)
-CROWD = ScenePairOptions(n=3, calibration=0, scenes="crowded", size=64)
+SMALL = ScenePairOptions(count=4, calibration=2)
+CROWD = ScenePairOptions(count=3, calibration=0, scenes="crowded", size=64)
 
 
 @pytest.fixture(scope="module", params=[SMALL, CROWD, replace(CROWD, held_out=True)])
@@ -126,7 +126,7 @@ def test_captions_that_training_does_not_see():
 
 
 def test_the_same_seed_gives_the_same_pairs_and_more_only_adds():
-    few, many = (draw_scene_pairs(replace(SMALL, n=n)) for n in (2, 4))
+    few, many = (draw_scene_pairs(replace(SMALL, count=n)) for n in (2, 4))
     digests = {record.digest() for record in many}
     assert {record.digest() for record in few} < digests
     assert not digests & {record.digest() for record in draw_scene_pairs(SMALL, seed=1)}
@@ -137,7 +137,7 @@ def test_the_same_seed_gives_the_same_pairs_and_more_only_adds():
 
 def test_a_set_on_disk_is_the_one_in_memory(tmp_path):
     out = tmp_path / "pairs"
-    few = replace(SMALL, n=1, calibration=1)
+    few = replace(SMALL, count=1, calibration=1)
     result = make_scene_pairs(str(out), few, seed=5)
     pairs = open_pairs(out, check="full", strict=True)
     drawn = draw_scene_pairs(few, 5)
@@ -164,8 +164,8 @@ def test_a_set_on_disk_is_the_one_in_memory(tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"n": -1}, "n and calibration"),
-        ({"n": 0, "calibration": 0}, "n and calibration"),
+        ({"count": -1}, "count and calibration"),
+        ({"count": 0, "calibration": 0}, "count and calibration"),
         ({"size": 8}, "size"),
         ({"noise": 0.0}, "noise"),
         ({"kinds": ("colour",)}, "did you mean color"),
@@ -184,4 +184,4 @@ def test_bad_options(change, why):
 
 def test_presets_are_those_that_the_aims_refer_to():
     assert (SIMPLE.relation, CROWDED.relation) == ("left of", "")
-    assert ScenePairOptions().n == 100
+    assert ScenePairOptions().count == 100

@@ -118,7 +118,7 @@ class Pictures:
             str(folder),
             recipe=recipe,
             per_image=self.per_photo[split],
-            val_frac=0,
-            test_frac=0,
+            val_fraction=0,
+            test_fraction=0,
             resume=folder.is_dir(),
         )

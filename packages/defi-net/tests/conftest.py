@@ -87,7 +87,7 @@ def forged(
     """What defi-net-synth makes of them; tests leave it as it is, too."""
     out = tmp_path_factory.mktemp("forged") / "set"
     options = ("--engines", "patch", "--masks", "box,blob", "--size", 64, "--per-image", 4)
-    shares = ("--val-frac", 0.2, "--test-frac", 0.3, "--authentic", 0.4)
+    shares = ("--val-fraction", 0.2, "--test-fraction", 0.3, "--authentic", 0.4)
     assert call("synth", "--images", photos, "--out", out, *options, *shares) == 0
     return out
 

@@ -38,7 +38,7 @@ def test_options_reach_the_pictures(call, photos, tmp_path, capsys):
     out = tmp_path / "out"
     options = ("--engines", "patch", "--masks", "box", "--size", 0, "--authentic", 0)
     post = ("--jpeg", "70,80", "--blur", 0.5, "--area", "0.1,0.2", "--form", "webp")
-    shares = ("--val-frac", 0, "--test-frac", 0.3, "--seed", 3, "--json")
+    shares = ("--val-fraction", 0, "--test-fraction", 0.3, "--seed", 3, "--json")
     assert call("synth", "--images", photos, "--out", out, *options, *post, *shares) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["metrics"]["sources"] == {"train": 7, "val": 0, "test": 3}
@@ -68,7 +68,7 @@ def test_a_finished_set_is_not_written_over(call, photos, forged, capsys):
         (("--engines", "patch", "--jpeg", "0,50"), "jpeg must be within 1 to 100"),
         (("--engines", "patch", "--size", 400), "too small for --size 400"),
         (("--engines", "patch", "--per-image", 0), "per_image must be >= 1"),
-        (("--engines", "patch", "--val-frac", 0.6, "--test-frac", 0.6), "below 1 together"),
+        (("--engines", "patch", "--val-fraction", 0.6, "--test-fraction", 0.6), "below 1 together"),
         (("--engines", "patch", "--seed", -1), "--seed must be in"),
         (("--engines", "patch", "--resume"), "nothing to resume"),
     ],
@@ -81,7 +81,7 @@ def test_wrong_options_are_one_line(call, photos, tmp_path, options, message, ca
 
 
 def test_photographs_are_checked(call, write_photos, tmp_path, capsys):
-    options = ("--engines", "patch", "--size", 64, "--val-frac", 0, "--test-frac", 0)
+    options = ("--engines", "patch", "--size", 64, "--val-fraction", 0, "--test-fraction", 0)
     assert call("synth", "--images", tmp_path / "no", *options, "--out", tmp_path / "o") == 2
     assert "no such file or folder" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
@@ -104,21 +104,21 @@ def test_an_engine_names_its_extra(call, photos, tmp_path, capsys, monkeypatch):
     assert call("synth", "--images", photos, "--engines", "ns", "--out", tmp_path / "o") == 2
     assert 'pip install "defi-net[synth]"' in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    given = ("--engines", f"diffusers:{tmp_path}", "--device", "cpu")
+    given = ("--engines", f"diffusers:{tmp_path}", "--accelerator", "cpu")
     assert call("synth", "--images", photos, *given, "--out", tmp_path / "o") == 2
     assert 'pip install "defi-net[diffusers]"' in capsys.readouterr().err
 
 
-def test_a_pipeline_that_does_not_inpaint(call, photos, tmp_path, capsys):
+def test_a_pipeline_that_does_not_inpaint(call, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     pytest.importorskip("diffusers")
     (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
     given = ("--engines", f"diffusers:{tmp_path}", "--size", 64)
     assert call("synth", "--images", photos, *given, "--out", tmp_path / "o") == 2
     assert "a DDPMPipeline does not inpaint" in capsys.readouterr().err
-    assert (
-        call("synth", "--images", photos, *given, "--device", "qpu", "--out", tmp_path / "o") == 2
-    )
-    assert "--device qpu: not there" in capsys.readouterr().err
+    given += ("--accelerator", "gpu")
+    assert call("synth", "--images", photos, *given, "--out", tmp_path / "o") == 2
+    assert "--accelerator gpu: no CUDA device is there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("numbers", [[], [1, 2, 3]])

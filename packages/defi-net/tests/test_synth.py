@@ -66,7 +66,12 @@ def test_what_is_written_can_be_read_and_trained_on(photos, tmp_path, caplog):
 
 def test_no_photograph_is_in_two_splits(photos, tmp_path):
     rows = synthesize(
-        photos, str(tmp_path / "out"), recipe=RECIPE, per_image=3, val_frac=0.2, test_frac=0.3
+        photos,
+        str(tmp_path / "out"),
+        recipe=RECIPE,
+        per_image=3,
+        val_fraction=0.2,
+        test_fraction=0.3,
     )
     of_source = {row["source_hash"]: set() for row in rows}
     for row in rows:
@@ -118,20 +123,20 @@ def test_items_follow_from_seed_and_photo_alone(photos, tmp_path):
     recipe = dataclasses.replace(RECIPE, sensor_noise=(1, 3), post={"jpeg": (60, 90)})
     synthesize(photos, str(tmp_path / "all"), recipe=recipe, per_image=2)
     few = [photos / f"photo {k}.png" for k in (3, 5, 8)]
-    synthesize(few, str(tmp_path / "few"), recipe=recipe, val_frac=0, test_frac=0)
+    synthesize(few, str(tmp_path / "few"), recipe=recipe, val_fraction=0, test_fraction=0)
     everything, some = files(tmp_path / "all"), files(tmp_path / "few")
     pictures = {name: data for name, data in some.items() if name.endswith(".png")}
     assert len(pictures) == 6
     assert pictures.items() <= everything.items()
     other = dataclasses.replace(recipe, seed=1)
-    synthesize(few, str(tmp_path / "other"), recipe=other, val_frac=0, test_frac=0)
+    synthesize(few, str(tmp_path / "other"), recipe=other, val_fraction=0, test_fraction=0)
     changed = files(tmp_path / "other")
     assert all(changed[name] != data for name, data in pictures.items())
 
 
 def test_workers_change_nothing(photos, tmp_path):
     few = [photos / f"photo {k}.png" for k in range(3)]
-    options = {"recipe": RECIPE, "per_image": 2, "val_frac": 0, "test_frac": 0}
+    options = {"recipe": RECIPE, "per_image": 2, "val_fraction": 0, "test_fraction": 0}
     synthesize(few, str(tmp_path / "alone"), **options)
     synthesize(few, str(tmp_path / "two"), num_workers=2, **options)
     assert files(tmp_path / "alone") == files(tmp_path / "two")
@@ -199,7 +204,7 @@ def test_bad_photographs_stop_or_are_left_out(photos, tmp_path, caplog):
         (folder / name).write_bytes((photos / name).read_bytes())
     (folder / "cut.png").write_bytes((photos / "photo 6.png").read_bytes()[:400])
     Image.new("RGB", (30, 80)).save(folder / "narrow.png")
-    options = {"recipe": RECIPE, "val_frac": 0, "test_frac": 0}
+    options = {"recipe": RECIPE, "val_fraction": 0, "test_fraction": 0}
     with pytest.raises(DataError, match=r"cut\.png: not a readable image"):
         synthesize(folder, str(tmp_path / "one"), **options)
     with caplog.at_level(logging.WARNING, logger="papercommons"):
@@ -221,7 +226,7 @@ def test_masks_beside_their_photographs_are_no_photographs(photos, tmp_path):
         (folder / f"{name}.jpg").write_bytes((photos / f"{name}.png").read_bytes())
         Image.fromarray(mask).save(folder / f"{name}_mask.png")
     recipe = Recipe(engines=("patch",), masks=("file",), mask_folder=str(folder), size=None)
-    rows = synthesize(folder, str(tmp_path / "out"), recipe=recipe, val_frac=0, test_frac=0)
+    rows = synthesize(folder, str(tmp_path / "out"), recipe=recipe, val_fraction=0, test_fraction=0)
     assert [row["area"] for row in rows] == [0.25] * 3
 
 
@@ -261,7 +266,7 @@ def test_bad_recipes_are_refused_before_anything_is_written(photos, tmp_path, ch
 def test_other_bad_options(photos, tmp_path):
     for options, message in (
         ({"per_image": 0}, "per_image must be >= 1"),
-        ({"val_frac": 0.9, "test_frac": 0.2}, "shares must be"),
+        ({"val_fraction": 0.9, "test_fraction": 0.2}, "shares must be"),
     ):
         with pytest.raises(ValueError, match=message):
             synthesize(photos, str(tmp_path / "out"), recipe=RECIPE, **options)

@@ -41,7 +41,7 @@ def pixels(path):
 def scenes(call, tmp_path_factory):
     """Eight scenes with one or two edits."""
     out = tmp_path_factory.mktemp("scenes") / "scenes"
-    assert call("make-scenes", "--out", out, "--n", 8, "--edits", "1,2") == 0
+    assert call("make-scenes", "--out", out, "--count", 8, "--edits", "1,2") == 0
     return out
 
 

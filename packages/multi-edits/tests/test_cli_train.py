@@ -20,7 +20,7 @@ def test_a_model_is_trained_and_edits(call, tmp_path, capsys):
     assert result["settings"]["scenes"] == "simple"
     assert (tmp_path / "run/report.html").is_file()
     model = result["files"]["model"]
-    assert call("make-scenes", "--out", tmp_path / "set", "--n", 1, "--edits", "1") == 0
+    assert call("make-scenes", "--out", tmp_path / "set", "--count", 1, "--edits", "1") == 0
     record = json.loads((tmp_path / "set/mapping_file.json").read_text())["0000"]
     image = tmp_path / "set/annotation_images" / record["image_path"]
     asked = ("--source", record["source_prompt"], "--target", record["target_prompt"])

@@ -69,7 +69,7 @@ def test_brackets_mark_what_is_new():
 @pytest.fixture(scope="module")
 def made(call, tmp_path_factory):
     out = tmp_path_factory.mktemp("scenes") / "set"
-    given = ("--scenes", "crowded", "--n", 12, "--edits", "1,4", "--seed", 3)
+    given = ("--scenes", "crowded", "--count", 12, "--edits", "1,4", "--seed", 3)
     assert call("make-scenes", "--out", out, *given) == 0
     return out
 
@@ -99,7 +99,7 @@ def test_the_benchmark_reads_it_without_defects(made):
 
 
 def test_the_same_seed_makes_the_same_set(call, made, tmp_path):
-    given = ("--scenes", "crowded", "--n", 4, "--edits", "1,4", "--seed", 3)
+    given = ("--scenes", "crowded", "--count", 4, "--edits", "1,4", "--seed", 3)
     assert call("make-scenes", "--out", tmp_path / "again", *given) == 0
     first, again = (
         json.loads((folder / "mapping_file.json").read_text())
@@ -111,7 +111,7 @@ def test_the_same_seed_makes_the_same_set(call, made, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--n", 0), "--n must be >= 1"),
+        (("--count", 0), "--count must be >= 1"),
         (("--edits", "0"), "--edits must be 1 to 8 each"),
         (("--edits", ""), "--edits must be 1 to 8 each"),
         (("--kinds", "colour"), "did you mean color?"),

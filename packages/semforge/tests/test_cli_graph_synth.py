@@ -83,7 +83,7 @@ def people(tmp_path_factory):
 
 def test_a_set_is_made_and_shown(call, people, tmp_path, capsys):
     out = tmp_path / "set"
-    arguments = ("--faces", people, "--out", out, "--n", 40, "--size", 48, "--crop", "none")
+    arguments = ("--faces", people, "--out", out, "--count", 40, "--size", 48, "--crop", "none")
     assert call("synth", *arguments, "--kinds", "age,expression", "--unseen", "nearest") == 0
     with (out / "list.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -102,18 +102,18 @@ def test_a_set_is_made_and_shown(call, people, tmp_path, capsys):
     assert call("graph", "check", "ffsc", "--data", out / "list.csv") == 0
     assert call("synth", *arguments) == 2
     assert "folder is not empty" in capsys.readouterr().err
-    assert call("synth", *arguments, "--overwrite", "--families", "half", "--n", 8) == 0
+    assert call("synth", *arguments, "--overwrite", "--families", "half", "--count", 8) == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--faces", "no"), "no: no such file or folder"),
-        (("--n", 0), "--n must be >= 1"),
+        (("--count", 0), "--count must be >= 1"),
         (("--size", 8), "--size must be in [32, 1024]"),
         (("--seed", -1), "--seed must be in"),
         (("--real-share", 1.5), "--real-share must be in [0, 1]"),
-        (("--val-frac", 0.5, "--test-frac", 0.5), "leave nothing to train on"),
+        (("--val-fraction", 0.5, "--test-fraction", 0.5), "leave nothing to train on"),
         (("--n-frames", 0), "--n-frames must be >= 1"),
         (("--kinds", "hair"), "kinds must be some of"),
         (("--families", "gan"), "families must be some of"),

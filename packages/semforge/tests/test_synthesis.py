@@ -31,21 +31,21 @@ def faces(tmp_path_factory):
     return root
 
 
-def make(faces, out, n=80, **options):
+def make(faces, out, count=80, **options):
     options = {
         "graph": GRAPH,
         "size": 32,
         "crop": "none",
-        "test_frac": 0.25,
-        "val_frac": 0.25,
+        "test_fraction": 0.25,
+        "val_fraction": 0.25,
     } | options
-    return synthesize(faces, out, n, **options)
+    return synthesize(faces, out, count, **options)
 
 
 @pytest.fixture(scope="module")
 def made(faces, tmp_path_factory):
     out = tmp_path_factory.mktemp("made") / "set"
-    return out, make(faces, out, unknown=0.4, n=160)
+    return out, make(faces, out, unknown=0.4, count=160)
 
 
 def test_the_set_is_a_data_set(made):
@@ -93,10 +93,10 @@ def test_pictures_are_edited_then_taken_by_the_camera(faces, tmp_path):
         "kinds": ["age"],
         "families": ["levels"],
         "unseen": [],
-        "test_frac": 0,
-        "val_frac": 0,
+        "test_fraction": 0,
+        "val_fraction": 0,
     }
-    make(faces, tmp_path / "one", n=6, **options)
+    make(faces, tmp_path / "one", count=6, **options)
     listed = open_faces(tmp_path / "one", GRAPH)
     for number, (file, who) in enumerate(zip(listed.files, listed.identities, strict=True)):
         rng = np.random.default_rng((0, 0, number))
@@ -114,14 +114,14 @@ def test_pictures_are_edited_then_taken_by_the_camera(faces, tmp_path):
 
 
 def test_the_same_again_and_nothing_overwritten(faces, tmp_path):
-    one = make(faces, tmp_path / "one", n=20)
-    two = make(faces, tmp_path / "two", n=20)
+    one = make(faces, tmp_path / "one", count=20)
+    two = make(faces, tmp_path / "two", count=20)
     assert one == two
     with pytest.raises(DataError, match="not empty; pass --overwrite"):
-        make(faces, tmp_path / "one", n=20)
-    assert make(faces, tmp_path / "one", n=10, overwrite=True)["data_hash"] != two["data_hash"]
+        make(faces, tmp_path / "one", count=20)
+    assert make(faces, tmp_path / "one", count=10, overwrite=True)["data_hash"] != two["data_hash"]
     assert len(list((tmp_path / "one/images").rglob("*.png"))) == 10
-    assert make(faces, tmp_path / "three", n=20, seed=1)["data_hash"] != two["data_hash"]
+    assert make(faces, tmp_path / "three", count=20, seed=1)["data_hash"] != two["data_hash"]
 
 
 def test_who_is_who(faces, tmp_path):
@@ -156,9 +156,9 @@ def test_division():
 def test_faults(faces, tmp_path):
     out = tmp_path / "out"
     for options, what in (
-        ({"n": 0}, "n must be >= 1"),
+        ({"count": 0}, "count must be >= 1"),
         ({"real_share": 1.0}, "real_share must be in"),
-        ({"val_frac": 0.6, "test_frac": 0.4}, "must leave train some"),
+        ({"val_fraction": 0.6, "test_fraction": 0.4}, "must leave train some"),
         ({"kinds": ["pose"]}, "kinds must be some of expression, age, identity"),
         ({"families": ["gan"]}, "families must be some of"),
         ({"families": ["half"], "unseen": ["half"]}, "each once"),
@@ -172,12 +172,12 @@ def test_faults(faces, tmp_path):
         make(tmp_path / "bad", out, skip_bad=True)
     with pytest.raises(DataError, match=r"1 of 17 cannot be used: .*x.png"):
         make([faces, tmp_path / "bad"], out)
-    assert make([faces, tmp_path / "bad"], out, n=8, skip_bad=True)["left_out"] == ["x.png"]
+    assert make([faces, tmp_path / "bad"], out, count=8, skip_bad=True)["left_out"] == ["x.png"]
 
 
 def test_parts_can_be_chosen(faces, tmp_path):
     parts = {"test": ["b", "a"], "train": ["c", "d", "e", "f"]}
-    facts = make(faces, tmp_path / "out", n=30, parts=parts)
+    facts = make(faces, tmp_path / "out", count=30, parts=parts)
     assert facts["people"] == {"train": ["c", "d", "e", "f"], "test": ["a", "b"]}
     listed = open_faces(tmp_path / "out", GRAPH)
     assert [listed.splits.count(part) for part in ("train", "test")] == [20, 10]

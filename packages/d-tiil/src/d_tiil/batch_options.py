@@ -96,7 +96,7 @@ class PairSetOptions:
     """What is made.
 
     Attributes:
-        n: changes of each kind in the split test; each gives a pair of each part.
+        count: changes of each kind in the split test; each gives a pair of each part.
         calibration: changes of each kind in the split val.
         kinds: color, shape, texture (crowded scenes), background, relation (simple scenes), whole;
             all that the scenes allow if not given.
@@ -109,7 +109,7 @@ class PairSetOptions:
         noise: of controls, standard deviation in 255ths.
     """
 
-    n: int = 100
+    count: int = 100
     calibration: int = 25
     kinds: list[str] | None = None
     parts: list[str] | None = None

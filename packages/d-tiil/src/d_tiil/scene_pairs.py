@@ -55,7 +55,7 @@ class ScenePairOptions:
     """What is made.
 
     Attributes:
-        n: changes of each kind, in the split test, >= 0.
+        count: changes of each kind, in the split test, >= 0.
         calibration: changes of each kind, others, in the split val, >= 0.
         kinds: of `KINDS`; texture needs crowded scenes, relation simple ones. Empty: all that the
             scenes allow.
@@ -70,7 +70,7 @@ class ScenePairOptions:
         ValueError: a number out of range, or words that do not go together.
     """
 
-    n: int = 100
+    count: int = 100
     calibration: int = 25
     kinds: tuple[Kind, ...] = ()
     parts: tuple[Part, ...] = PARTS
@@ -81,8 +81,8 @@ class ScenePairOptions:
 
     def __post_init__(self) -> None:
         preset = find_preset(self.scenes)
-        if self.n < 0 or self.calibration < 0 or not self.n + self.calibration:
-            raise ValueError("n and calibration must be >= 0, and not both 0")
+        if self.count < 0 or self.calibration < 0 or not self.count + self.calibration:
+            raise ValueError("count and calibration must be >= 0, and not both 0")
         if self.size < 16 or not self.noise > 0:
             raise ValueError(f"size >= 16 and noise > 0 must hold, got {self.size}, {self.noise}")
         for name, given, known in (("kinds", self.kinds, KINDS), ("parts", self.parts, PARTS)):
@@ -194,7 +194,7 @@ def draw_changes(options: ScenePairOptions, seed: int) -> Iterator[SceneChange]:
         ValueError: such a change cannot be found.
     """
     preset = find_preset(options.scenes)
-    counts = dict(zip(SPLITS, (options.n, options.calibration), strict=True))
+    counts = dict(zip(SPLITS, (options.count, options.calibration), strict=True))
     for kind in options.drawn_kinds:
         for place, (split, count) in enumerate(counts.items()):
             for number in range(count):

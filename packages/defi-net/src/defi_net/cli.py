@@ -38,8 +38,8 @@ def synth(
     images: list[str],
     out: str = "runs/defi-net-synth",
     per_image: int = 1,
-    val_frac: float = 0.1,
-    test_frac: float = 0.1,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
     skip_bad: bool = False,
     resume: bool = False,
     overwrite: bool = False,
@@ -54,8 +54,8 @@ def synth(
         images: folders or files of photographs, comma-separated; NAME_mask beside NAME is left out.
         out: new folder for images/, labels/, manifest.csv, result.json and report.html.
         per_image: pictures made of each photograph.
-        val_frac: share of the photographs for validation.
-        test_frac: share for testing.
+        val_fraction: share of the photographs for validation.
+        test_fraction: share for testing.
         skip_bad: leave out photographs that cannot be used (they are named) instead of stopping.
         resume: go on with an interrupted run in --out.
         overwrite: empty --out first if it holds an earlier run.
@@ -81,8 +81,8 @@ def synth(
         out,
         recipe,
         per_image,
-        val_frac,
-        test_frac,
+        val_fraction,
+        test_fraction,
         num_workers,
         skip_bad,
         resume,
@@ -99,7 +99,7 @@ def train(
     network: NetworkOptions = NetworkOptions(),
     recipe: RecipeOptions = RecipeOptions(),
     run: RunOptions = RunOptions(),
-) -> Result:
+) -> Result | None:
     """Train a network to find inpainted pixels, and judge it on the test split.
 
     Args:

@@ -173,7 +173,7 @@ class MaskOptions:
         steps: of diffusers.
         strength: of diffusers, in (0, 1].
         guidance: guidance scale of diffusers.
-        device: torch device of diffusers; auto takes cuda where there is one.
+        accelerator: of diffusers; auto takes a GPU where there is one.
     """
 
     engines: list[str] = field(default_factory=lambda: ["telea", "ns"])
@@ -187,7 +187,7 @@ class MaskOptions:
     steps: int = 20
     strength: float = 1.0
     guidance: float = 7.5
-    device: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ def synthesize(
     *,
     recipe: Recipe | None = None,
     per_image: int = 1,
-    val_frac: float = 0.1,
-    test_frac: float = 0.1,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
     num_workers: int = 0,
     skip_bad: bool = False,
     resume: bool = False,
@@ -79,8 +79,8 @@ def synthesize(
         out: folder for ``images/``, ``labels/`` and manifest.csv, which is written last.
         recipe: how items are made.
         per_image: items of each photograph, >= 1.
-        val_frac: share of the photographs for validation.
-        test_frac: share for testing.
+        val_fraction: share of the photographs for validation.
+        test_fraction: share for testing.
         num_workers: processes beside the main one; results do not depend on it.
         skip_bad: leave out photographs that cannot be used, with a count.
         resume: go on with an interrupted run of equal settings.
@@ -103,8 +103,8 @@ def synthesize(
         out, resume="last" if resume else None, overwrite=overwrite, go_on="--resume", keep=places
     )
     photos = _distinct(_without_masks(find_images(places)))
-    split = split_sources(photos, {"val": val_frac, "test": test_frac}, seed=recipe.seed)
-    settings = _settings(recipe, photos, per_image, val_frac, test_frac, skip_bad)
+    split = split_sources(photos, {"val": val_fraction, "test": test_fraction}, seed=recipe.seed)
+    settings = _settings(recipe, photos, per_image, val_fraction, test_fraction, skip_bad)
     folder = prepare_out(out, settings, resume="last" if resume else None, overwrite=overwrite)
     items = [
         Item(photo, source, number, split[source], f"{_stem(photo, source)}_{number:03d}")
@@ -174,13 +174,13 @@ def _stem(photo: Path, source: str) -> str:
 def _settings(
     recipe: Recipe, photos: Mapping[str, Path], per_image: int, *rest: Any
 ) -> dict[str, Any]:
-    val_frac, test_frac, skip_bad = rest
+    val_fraction, test_fraction, skip_bad = rest
     digest = hashlib.sha256("".join(sorted(photos)).encode()).hexdigest()[:16]
     return {
         **recipe.settings(),
         "per_image": per_image,
-        "val_frac": val_frac,
-        "test_frac": test_frac,
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
         "skip_bad": skip_bad,
         "photos": len(photos),
         "photos_hash": digest,

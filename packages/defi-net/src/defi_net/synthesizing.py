@@ -93,13 +93,10 @@ def _device(what: MaskOptions) -> str:
         return "cpu"
     import torch
 
-    if what.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=what.device)
-    except (RuntimeError, AssertionError):
-        raise DataError(f"--device {what.device}: not there; take cpu or auto") from None
-    return what.device
+    cuda = torch.cuda.is_available()
+    if what.accelerator == "gpu" and not cuda:
+        raise DataError("--accelerator gpu: no CUDA device is there; take cpu or auto")
+    return "cuda" if cuda and what.accelerator != "cpu" else "cpu"
 
 
 def synthesize_pictures(
@@ -107,8 +104,8 @@ def synthesize_pictures(
     out: str,
     recipe: Recipe,
     per_image: int,
-    val_frac: float,
-    test_frac: float,
+    val_fraction: float,
+    test_fraction: float,
     num_workers: int,
     skip_bad: bool,
     resume: bool,
@@ -121,8 +118,8 @@ def synthesize_pictures(
         out: folder.
         recipe: how items are made.
         per_image: items of each photograph.
-        val_frac: share of the photographs for validation.
-        test_frac: share for testing.
+        val_fraction: share of the photographs for validation.
+        test_fraction: share for testing.
         num_workers: processes beside the main one.
         skip_bad: leave out photographs that cannot be used.
         resume: go on with an interrupted run.
@@ -137,8 +134,8 @@ def synthesize_pictures(
         out,
         recipe=recipe,
         per_image=per_image,
-        val_frac=val_frac,
-        test_frac=test_frac,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
         num_workers=num_workers,
         skip_bad=skip_bad,
         resume=resume,
@@ -174,8 +171,8 @@ def synthesize_pictures(
             "out": out,
             **recipe.settings(),
             "per_image": per_image,
-            "val_frac": val_frac,
-            "test_frac": test_frac,
+            "val_fraction": val_fraction,
+            "test_fraction": test_fraction,
             "skip_bad": skip_bad,
         },
         limits=LIMITS,

@@ -152,7 +152,7 @@ class SceneSetOptions:
 
     Attributes:
         scenes: simple (two things) or crowded (three or four, with textures).
-        n: number of records.
+        count: number of records.
         edits: how many edits a record has; numbers take turns.
         kinds: of the edits, drawn at random: color, shape, texture, background, add, delete; all
             that the scenes have if not given.
@@ -162,15 +162,15 @@ class SceneSetOptions:
     """
 
     scenes: Literal["simple", "crowded"] = "simple"
-    n: int = 50
+    count: int = 50
     edits: list[int] = field(default_factory=lambda: [1, 2, 3])
     kinds: list[str] | None = None
     held_out: Literal["no", "yes", "any"] = "no"
     size: int = 32
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"--n must be >= 1, got {self.n}")
+        if self.count < 1:
+            raise ValueError(f"--count must be >= 1, got {self.count}")
         if not self.edits or min(self.edits) < 1 or max(self.edits) > MOST_SCENE_EDITS:
             raise ValueError(f"--edits must be 1 to {MOST_SCENE_EDITS} each, got {self.edits}")
         if self.size < 16 or self.size % 8:

@@ -79,7 +79,7 @@ def draw_edited_scenes(options: SceneSetOptions, seed: int) -> Iterator[EditedSc
         DataError: such edits cannot be found.
     """
     preset, rng = find_preset(options.scenes), np.random.default_rng(seed)
-    for number in range(options.n):
+    for number in range(options.count):
         count = options.edits[number % len(options.edits)]
         for _ in range(TRIES):
             scene = draw_scene(rng, preset)
@@ -163,7 +163,7 @@ def make_scene_set(out: str, options: SceneSetOptions, seed: int, overwrite: boo
     settings = {**asdict(options), "out": out, "seed": seed}
     scenes = list(draw_edited_scenes(options, seed))
     folder = prepare_out(out, settings, overwrite=overwrite)
-    digits = max(4, len(str(options.n - 1)))
+    digits = max(4, len(str(options.count - 1)))
     names = [f"{number:0{digits}d}" for number in range(len(scenes))]
     records, facts = dict[str, Any](), dict[str, Any]()
     for name, edited in zip(names, scenes, strict=True):

@@ -43,7 +43,7 @@ def train(
     recipe: RecipeOptions = RecipeOptions(),
     losses: LossOptions = LossOptions(),
     run: RunOptions = RunOptions(),
-) -> Result:
+) -> Result | None:
     """Train a network to say whether a face is fake and what was altered, and judge it.
 
     Args:
@@ -252,7 +252,7 @@ def synth(
     *,
     faces: list[str],
     out: str = "runs/semforge-synth",
-    n: int = 1000,
+    count: int = 1000,
     graph: str = "ffsc",
     size: int = 64,
     seed: int = 0,
@@ -266,7 +266,7 @@ def synth(
         faces: folders or files of photographs or videos, comma-separated; a video is one person, a
             sub-folder of photographs too, any other photograph a person of its own.
         out: new folder for images/, list.txt, list.csv, facts.json, result.json and report.html.
-        n: faces to make, real and fake together.
+        count: faces to make, real and fake together.
         graph: ffsc, ffpp or a YAML file; kinds of edits whose nodes it lacks are left out.
         size: side of the faces in pixels.
         seed: of everything.
@@ -279,7 +279,7 @@ def synth(
     for place in faces:
         if not Path(place).exists():
             raise DataError(f"{place}: no such file or folder; --faces takes photographs or videos")
-    check_positive(n=n)
+    check_positive(count=count)
     check_graph(graph)
     if not 32 <= size <= 1024:
         raise ValueError(f"--size must be in [32, 1024], got {size}")
@@ -288,7 +288,7 @@ def synth(
     check_out(out, overwrite=overwrite, keep=faces)
     from semforge.making import make_faces
 
-    return make_faces(faces, out, n, graph, size, seed, skip_bad, overwrite, options)
+    return make_faces(faces, out, count, graph, size, seed, skip_bad, overwrite, options)
 
 
 def check_data(data: str) -> None:

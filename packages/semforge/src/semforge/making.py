@@ -28,7 +28,7 @@ SHOWN = 24
 def make_faces(
     faces: Sequence[str],
     out: str,
-    n: int,
+    count: int,
     graph: str,
     size: int,
     seed: int,
@@ -41,7 +41,7 @@ def make_faces(
     Args:
         faces: photographs, videos and folders.
         out: folder.
-        n: faces to make.
+        count: faces to make.
         graph: ffsc, ffpp or a YAML file.
         size: side of the faces in pixels.
         seed: of everything.
@@ -60,7 +60,7 @@ def make_faces(
     facts = synthesize(
         faces,
         out,
-        n,
+        count,
         graph=labels,
         size=size,
         seed=seed,
@@ -73,7 +73,7 @@ def make_faces(
     result = Result(
         package=PACKAGE,
         command="semforge-synth",
-        title=f"{out}: {n:,} faces of {sum(people.values()):,} people, graph {labels.name}",
+        title=f"{out}: {count:,} faces of {sum(people.values()):,} people, graph {labels.name}",
         rows=[
             {"method": method, **{part: counts.get(part, 0) for part in people}}
             for method, counts in facts["methods"].items()

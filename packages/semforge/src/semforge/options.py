@@ -214,8 +214,8 @@ class SynthOptions:
         unseen: traces that test fakes carry, too, and others not; nearest and colour if not given.
         real_share: share of the faces that are left as they are.
         unknown: share of the attributes and regions of training fakes whose label is hidden (2).
-        val_frac: share of the people for validation.
-        test_frac: share for testing.
+        val_fraction: share of the people for validation.
+        test_fraction: share for testing.
         n_frames: taken of each video.
     """
 
@@ -225,19 +225,19 @@ class SynthOptions:
     unseen: list[str] | None = None
     real_share: float = 0.5
     unknown: float = 0.0
-    val_frac: float = 0.2
-    test_frac: float = 0.2
+    val_fraction: float = 0.2
+    test_fraction: float = 0.2
     n_frames: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("real_share", "unknown", "val_frac", "test_frac"):
+        for name in ("real_share", "unknown", "val_fraction", "test_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 value = getattr(self, name)
                 raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1], got {value}")
-        if self.val_frac + self.test_frac >= 1:
+        if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
-                f"--val-frac {self.val_frac} and --test-frac {self.test_frac} leave nothing to "
-                "train on"
+                f"--val-fraction {self.val_fraction} and --test-fraction {self.test_fraction} "
+                "leave nothing to train on"
             )
         if self.n_frames < 1:
             raise ValueError(f"--n-frames must be >= 1, got {self.n_frames}")

@@ -69,7 +69,7 @@ class Recipe:
 def synthesize(
     faces: str | Path | Sequence[str | Path],
     out: str | Path,
-    n: int,
+    count: int,
     *,
     graph: LabelGraph,
     size: int = 64,
@@ -80,8 +80,8 @@ def synthesize(
     unseen: Sequence[str] = UNSEEN_FAMILIES,
     real_share: float = 0.5,
     unknown: float = 0.0,
-    val_frac: float = 0.2,
-    test_frac: float = 0.2,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
     parts: Mapping[str, Sequence[str]] | None = None,
     n_frames: int = 32,
     seed: int = 0,
@@ -94,7 +94,7 @@ def synthesize(
         faces: real ones: images, videos, or folders of them. One video is one person, and so is a
             folder of images below a folder given here; other images are a person each.
         out: folder for ``images/``, list.txt, list.csv and facts.json, which is written last.
-        n: pictures, >= 1; parts get them in the shares of their people.
+        count: pictures, >= 1; parts get them in the shares of their people.
         graph: of the labels.
         size: side of the pictures in pixels, >= 32.
         crop: ``detect``, or ``none`` for faces that are cut out already.
@@ -105,8 +105,8 @@ def synthesize(
         real_share: share of real pictures, in (0, 1).
         unknown: share of the training forgeries' attributes and regions whose label is hidden, in
             [0, 1].
-        val_frac: share of the people for validation.
-        test_frac: share for testing.
+        val_fraction: share of the people for validation.
+        test_fraction: share for testing.
         parts: train and, if wanted, val and test -> people, instead of shares.
         n_frames: taken of each video.
         seed: of everything.
@@ -128,13 +128,13 @@ def synthesize(
         unknown,
         seed,
     )
-    _check(recipe, n, crop, val_frac, test_frac)
+    _check(recipe, count, crop, val_fraction, test_fraction)
     places = [faces] if isinstance(faces, str | Path) else list(faces)
     check_out(str(out), overwrite=overwrite, keep=places)
     entries = find_people(places)
     settings = {
         "faces": list(map(str, places)),
-        "n": n,
+        "count": count,
         "graph": graph.name,
         "size": size,
         "crop": crop,
@@ -144,8 +144,8 @@ def synthesize(
         "unseen": list(recipe.unseen),
         "real_share": real_share,
         "unknown": unknown,
-        "val_frac": val_frac,
-        "test_frac": test_frac,
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
         "parts": None if parts is None else {k: list(part) for k, part in parts.items()},
         "n_frames": n_frames,
         "seed": seed,
@@ -162,13 +162,13 @@ def synthesize(
             people.setdefault(entry.identity[0], []).append(entry)
         least = 2 if "identity" in recipe.kinds else 1
         if parts is None:
-            shares = {"val": val_frac, "test": test_frac}
+            shares = {"val": val_fraction, "test": test_fraction}
             chosen = divide(people, shares, least=least, seed=seed)
         else:
             chosen = _check_parts(parts, people, least)
         folder = prepare_out(str(out), settings, overwrite=overwrite)
         rows = []
-        counts = _counts({name: len(part) for name, part in chosen.items()}, n)
+        counts = _counts({name: len(part) for name, part in chosen.items()}, count)
         for name, part in chosen.items():
             mine = {person: people[person] for person in part}
             numbers = track(range(counts[name]), f"Making {name}")
@@ -176,9 +176,11 @@ def synthesize(
     return _finish(folder, rows, settings, chosen, found.notes, list(found.faults), cropper)
 
 
-def _check(recipe: Recipe, n: int, crop: Crop, val_frac: float, test_frac: float) -> None:
-    if n < 1:
-        raise ValueError(f"n must be >= 1, got {n}")
+def _check(
+    recipe: Recipe, count: int, crop: Crop, val_fraction: float, test_fraction: float
+) -> None:
+    if count < 1:
+        raise ValueError(f"count must be >= 1, got {count}")
     if crop == "boxes":
         raise ValueError("crop must be detect or none")
     if not 0 < recipe.real_share < 1 or not 0 <= recipe.unknown <= 1:
@@ -186,8 +188,9 @@ def _check(recipe: Recipe, n: int, crop: Crop, val_frac: float, test_frac: float
             "real_share must be in (0, 1) and unknown in [0, 1], got "
             f"{recipe.real_share}, {recipe.unknown}"
         )
-    if min(val_frac, test_frac) < 0 or val_frac + test_frac >= 1:
-        raise ValueError(f"val_frac and test_frac must leave train some, got {val_frac, test_frac}")
+    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+        shares = f"{val_fraction}, {test_fraction}"
+        raise ValueError(f"val_fraction and test_fraction must leave train some, got {shares}")
     possible = kinds_of(recipe.graph)
     if not recipe.kinds or not set(recipe.kinds) <= set(possible):
         raise ValueError(
@@ -285,9 +288,9 @@ def _check_parts(
     return {name: sorted(parts[name]) for name in PARTS if name in parts}
 
 
-def _counts(people: dict[str, int], n: int) -> dict[str, int]:
-    """Return how many pictures each part gets: n in the shares of their people."""
-    edges = np.rint(np.cumsum([0, *people.values()]) / sum(people.values()) * n).astype(int)
+def _counts(people: dict[str, int], count: int) -> dict[str, int]:
+    """Return how many pictures each part gets: `count` in the shares of their people."""
+    edges = np.rint(np.cumsum([0, *people.values()]) / sum(people.values()) * count).astype(int)
     return dict(zip(people, np.diff(edges).tolist(), strict=True))
 
 
