@@ -117,6 +117,9 @@ def test_what_is_no_set_of_clips(tmp_path):
         open_clips(tmp_path / "gone")
     with pytest.raises(DataError, match="nor folders real and fake in it"):
         open_clips(tmp_path)
+    (tmp_path / "a.MPG").touch()
+    with pytest.raises(DataError, match=r"which of its videos are real; .* with --label real"):
+        open_clips(tmp_path)
     with pytest.raises(ValueError, match="no layout 'lists'; did you mean list"):
         open_clips(tmp_path, layout="lists")
     (tmp_path / "a.json").write_text("{")

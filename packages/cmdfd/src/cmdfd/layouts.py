@@ -116,6 +116,12 @@ def _guess(place: Path) -> Layout:
     names = {folder.name.lower() for folder in _folders(place)}
     if names & set(_CLASSES) or names & set(SPLITS):
         return "folders"
+    if any(path.suffix.lower() in VIDEO_SUFFIXES for path in place.iterdir()):
+        raise DataError(
+            f"{place}: nothing says which of its videos are real; list them in list.csv (path, "
+            "label), put them into folders real and fake, or, if all are alike, run cmdfd-prepare "
+            "with --label real or fake"
+        )
     raise DataError(
         f"{place}: neither list.csv nor meta_data.csv nor folders real and fake in it; name a list "
         "file or a --layout"

@@ -283,8 +283,9 @@ def sections_of(folder: Path, seen: Sequence[Seen]) -> list[Section]:
     for each in ordered[:SHOWN]:
         row = each.row
         p = f", p {row['p_fake']:.3f}" if "p_fake" in row else ""
-        parts = shown(row)["forged parts (s)"]
-        words = f"Forged parts, in seconds: {parts}." if parts else "No forged part found."
+        parts = shown(row)["suspicious parts (s)"]
+        whole = "" if row["says"] == "fake" else "; the clip as a whole is called real"
+        words = f"Suspicious parts, in seconds: {parts}{whole}." if parts else "No suspicious part."
         path = folder / FOLDER / f"{row['name']}.png"
         sections.append(
             Section(
@@ -292,7 +293,7 @@ def sections_of(folder: Path, seen: Sequence[Seen]) -> list[Section]:
                 " ".join([words, *(f"{note}." for note in each.notes)]),
                 figure=path.read_bytes() if path.is_file() else None,
                 caption="Frames as the network sees them; score and correlation of each frame "
-                "(thin) and second (thick); shaded: found forged parts",
+                "(thin) and second (thick); shaded: suspicious parts",
             )
         )
     rest = {each.row["file"]: f"{FOLDER}/{each.row['name']}.png" for each in ordered[SHOWN:]}

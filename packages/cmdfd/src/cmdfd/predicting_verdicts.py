@@ -121,5 +121,5 @@ def shown(row: Row) -> Row:
     found |= {"correlation": row["correlation"], "seconds": row["seconds"]}
     parts = row["parts"].split(";")
     more = f" and {len(parts) - MOST_PARTS} more" if len(parts) > MOST_PARTS else ""
-    found["forged parts (s)"] = ", ".join(parts[:MOST_PARTS]) + more
+    found["suspicious parts (s)"] = ", ".join(parts[:MOST_PARTS]) + more
     return found
