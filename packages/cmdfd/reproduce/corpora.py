@@ -26,8 +26,8 @@ _COMMON: dict[str, Any] = {
     "people": 60,
     "seconds": (1.6, 2.0),
     "size": 64,
-    "val_frac": 0.3,
-    "test_frac": 0.3,
+    "val_fraction": 0.3,
+    "test_fraction": 0.3,
 }
 
 
@@ -80,7 +80,7 @@ def make_parts(seed: int, counts: Counts) -> dict[str, Part]:
         how: dict[str, Any] = _COMMON | {"seed": seed, "real_share": share}
         how["kinds"] = ("real", SEEN) if name == "teach" else (*REAL_KINDS, SEEN)
         how["unseen"] = UNSEEN if name == "test" else ()
-        recipe = Recipe(n=round(total / Recipe(**how).shares[place]), **how)
+        recipe = Recipe(count=round(total / Recipe(**how).shares[place]), **how)
         chosen = [
             make_planned(plan, recipe)
             for plan in plan_corpus(recipe)

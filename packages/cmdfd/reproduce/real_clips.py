@@ -55,15 +55,15 @@ TRAIN_PIECE, DRAWS = 40, 10_000  # frames; resamples
 SEEDS, EPOCHS, MORE_EPOCHS, TEACHER_EPOCHS = 3, 20, 8, 16
 TURNS = 4  # how often an epoch has each real clip's picture with its own sound, and with others'
 RECIPE: Row = {
-    "n": 400,
+    "count": 400,
     "kinds": ("real", "lag", "swap", "rhythm", "shift"),
     "unseen": (),
     "seconds": (1.6, 2.0),
     "size": SIZE,
-    "val_frac": 0.35,  # of the teachers
-    "test_frac": 0.15,
+    "val_fraction": 0.35,  # of the teachers
+    "test_fraction": 0.15,
 }
-QUICK = {"n": 40, "people": 12}
+QUICK = {"count": 40, "people": 12}
 NOTES = (
     "Swapped against original clips of two people whom no training had; the mean over all such "
     "pairs of people. AUC: of 2 originals and 2 swapped clips. Pieces: of the same clips, cut into "

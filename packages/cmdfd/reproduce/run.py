@@ -195,7 +195,9 @@ def metadata(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return what the lengths of the corpus give away once it is written as mp4 files."""
     file = options.runs / "metadata.json"
     if not file.is_file():
-        recipe = Recipe(n=60 if options.quick else FILES, people=60, seconds=(1.6, 2.0), size=64)
+        recipe = Recipe(
+            count=60 if options.quick else FILES, people=60, seconds=(1.6, 2.0), size=64
+        )
         write_corpus(options.runs / "files", recipe, overwrite=True)
         entries, _ = with_headers(open_clips([options.runs / "files" / "list.csv"]))
         audit = audit_entries(entries)

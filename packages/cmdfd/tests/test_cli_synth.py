@@ -8,13 +8,13 @@ from cmdfd.making import recipe_of
 from cmdfd.options import SynthOptions
 from cmdfd.prepared import detector_for, open_prepared
 
-FEW = ("--n", 6, "--people", 6, "--seconds", "1,1.2", "--size", 32, "--val-frac", 0)
+FEW = ("--count", 6, "--people", 6, "--seconds", "1,1.2", "--size", 32, "--val-fraction", 0)
 
 
 def test_a_corpus_is_made_shown_and_prepared(run_verb, tmp_path, capsys, no_pictures):
     pytest.importorskip("espeakng_loader")
     out = tmp_path / "talk"
-    kinds = ("--kinds", "real,lipsync", "--unseen", "none", "--test-frac", 0.34)
+    kinds = ("--kinds", "real,lipsync", "--unseen", "none", "--test-fraction", 0.34)
     assert run_verb("synth", "--out", out, *FEW, *kinds) == 0
     assert "6 clips of 6 people" in capsys.readouterr().out
     rows = json.loads((out / "result.json").read_text())["rows"]
@@ -37,7 +37,7 @@ def test_a_corpus_is_made_shown_and_prepared(run_verb, tmp_path, capsys, no_pict
 
 def test_options_are_a_recipe():
     recipe = recipe_of(50, ["real", "swap"], 48, 3, SynthOptions(unseen=["none"], seconds=[1, 2]))
-    assert (recipe.n, recipe.kinds, recipe.unseen) == (50, ("real", "swap"), ())
+    assert (recipe.count, recipe.kinds, recipe.unseen) == (50, ("real", "swap"), ())
     assert (recipe.seconds, recipe.quality, recipe.size, recipe.seed) == ((1, 2), (18, 28), 48, 3)
     assert recipe_of(50, None, 48, 3, SynthOptions()).kinds == ("real", "lag", "lipsync")
 
@@ -45,13 +45,13 @@ def test_options_are_a_recipe():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--n", 0), "--n must be >= 1"),
+        (("--count", 0), "--count must be >= 1"),
         (("--kinds", "real,lipsnyc"), "lipsync"),
         (("--kinds", "real"), "a real and a fake"),
         (("--size", 33), "even"),
         (("--seconds", "3"), "--seconds takes two numbers"),
         (("--people", 3), "people"),
-        (("--val-frac", 0.9), "val_frac"),
+        (("--val-fraction", 0.9), "val_fraction"),
         (("--seed", -1), "--seed must be >= 0"),
     ],
 )

@@ -17,7 +17,7 @@ from cmdfd.splits import find_leaks
 from cmdfd.talking import film, make_speaker
 from papercommons.errors import DataError
 
-SMALL = Recipe(n=120, people=12, seconds=(1.0, 1.4), size=32)
+SMALL = Recipe(count=120, people=12, seconds=(1.0, 1.4), size=32)
 
 
 def lag_of(clip, reach=12):
@@ -69,7 +69,7 @@ def test_people_are_in_one_part_and_lengths_tell_nothing():
         ({"seconds": (2.0, 1.0)}, "seconds must be"),
         ({"size": 33}, "size must be even"),
         ({"quality": (20, 60)}, "quality must be"),
-        ({"val_frac": 0.7}, "val_frac must be"),
+        ({"val_fraction": 0.7}, "val_fraction must be"),
         ({"seed": -1}, "seed must be"),
     ],
 )
@@ -82,7 +82,7 @@ def test_too_few_people_or_clips():
     with pytest.raises(DataError, match="raise people"):
         plan_corpus(replace(SMALL, people=4))
     with pytest.raises(DataError, match=r"part (val|test) gets \d clips, too few for"):
-        plan_corpus(replace(SMALL, n=12))
+        plan_corpus(replace(SMALL, count=12))
 
 
 def test_the_mouth_says_what_is_heard():
@@ -170,14 +170,14 @@ def test_arrays_for_the_detector():
 
 
 FILES = Recipe(
-    n=20,
+    count=20,
     kinds=("real", "lag", "lipsync", "swap"),
     unseen=("partial",),
     people=8,
     seconds=(1.0, 1.4),
     size=32,
-    val_frac=0.0,
-    test_frac=0.5,
+    val_fraction=0.0,
+    test_fraction=0.5,
 )
 
 

@@ -1,8 +1,8 @@
-"""Some cases of the study as a picture for the documentation.
+"""Pictures of the study for the documentation: some cases, and what the tuning found.
 
-``python pictures.py --model FOLDER --results docs/results/multi-edits.json --out FILE.png`` after
-the experiment. The cases are the first scene of each kind of edits, with two and with four edits,
-whatever the editors make of them; each editor has its frozen setting.
+``python pictures.py --model FOLDER --results docs/results/multi-edits.json --out docs/assets``
+after the experiment. The cases are the first scene of each kind of edits, with two and with four
+edits, whatever the editors make of them; each editor has its frozen setting.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import argparse
 import io
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from arms import LEDITS, PARALLEL, PER_WORD, SEQUENTIAL, SINGLE, edit
 from cases import EVALUATION, STRATA, Case, draw_cases
-from judging import judge
+from judging import BOUND, judge
 from multi_edits import MultiEditsPipeline
 from papercommons.files import atomic_path
-from papercommons.report import image_grid_png
+from papercommons.report import figure_png, image_grid_png
 from PIL import Image
 from run import reconstructed
 
@@ -30,14 +31,14 @@ COLORS = 128  # of the file's palette
 
 
 def main() -> None:
-    """Draw a row for each case: source, what each editor makes, the exact target."""
+    """Draw the tuning, and a row for each case: source, what each editor makes, exact target."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="the study's model")
     parser.add_argument("--results", type=Path, required=True, help="the study's JSON file")
-    parser.add_argument("--out", type=Path, required=True, help="PNG file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
     options = parser.parse_args()
-    frozen = json.loads(options.results.read_text("utf-8"))["frozen"]
-    settings = {row["arm"]: row["setting"] for row in frozen}
+    results = json.loads(options.results.read_text("utf-8"))
+    settings = {row["arm"]: row["setting"] for row in results["frozen"]}
     pipe: Any = MultiEditsPipeline.from_pretrained(options.model)
     pipe.set_progress_bar_config(disable=True)
     cases = draw_cases(len(STRATA), EVALUATION, every=True)
@@ -48,9 +49,10 @@ def main() -> None:
             pictures.append(picture)
             captions.append(caption)
     grid = image_grid_png(pictures, captions, columns=len(SHOWN) + 2)
-    with atomic_path(options.out) as path:
-        whole = Image.open(io.BytesIO(grid)).convert("RGB")
-        whole.quantize(COLORS).save(path, format="png", optimize=True)
+    for name, png in (("cases", grid), ("tuning", tuning_png(results["tuning"]))):
+        with atomic_path(options.out / f"multi-edits-{name}.png") as path:
+            whole = Image.open(io.BytesIO(png)).convert("RGB")
+            whole.quantize(COLORS).save(path, format="png", optimize=True)
 
 
 def drawn(pipe: Any, settings: dict[str, Any], case: Case) -> list[tuple[np.ndarray, str]]:
@@ -65,6 +67,21 @@ def drawn(pipe: Any, settings: dict[str, Any], case: Case) -> list[tuple[np.ndar
         right = sum(ok for _, ok in found["right"])
         cells.append((made.picture, f"{arm}\n{right} of {len(case.facts)} right"))
     return [*cells, (case.after.render(), "exact target")]
+
+
+def tuning_png(points: Sequence[dict[str, Any]]) -> bytes:
+    """Draw what each editor keeps and gets right at each of its settings."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for arm in SHOWN:
+            own = sorted((p["outside"], p["edits right"]) for p in points if p["arm"] == arm)
+            axes.plot(*zip(*own, strict=True), "o-", label=arm, alpha=0.8)
+        axes.axvline(BOUND, color="gray", linestyle=":", label="bound")
+        axes.set(xlabel="PSNR where nothing should change, dB", ylabel="share of edits right")
+        axes.legend()
+
+    return figure_png(draw)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,15 @@ from papercommons.files import write_json
 from papercommons.report import describe_device
 from papercommons.text_to_image.options import SceneModelOptions
 from PIL import Image
-from tables import by_kind, choose, compared, summarize, tuning_points
+from tables import (
+    by_cases,
+    by_kind,
+    choose,
+    compared,
+    differences,
+    summarize,
+    tuning_points,
+)
 
 SCENES, TUNED_ON, SEEDS = 200, 50, (0, 1, 2)
 QUICK_MODEL: dict[str, Any] = {
@@ -223,12 +231,16 @@ def results(
 ) -> dict[str, Any]:
     """Return what is written."""
     minutes = sum(run["seconds"] for run in (*tuned, *kept)) / 60
+    parts, pairs = summarize(kept), compared(kept)
     return {
         "package": "multi-edits",
         "version": __version__,
         "command": "nox -s reproduce -- multi-edits",
-        "rows": summarize(kept),
-        "compared": compared(kept),
+        "rows": [row for row in parts if row["cases"] == "all"],
+        "joint": by_cases(parts),
+        "differences": differences(pairs),
+        "parts": parts,
+        "compared": pairs,
         "kinds": by_kind(kept),
         "frozen": list(frozen.values()),
         "tuning": tuning_points(tuned),

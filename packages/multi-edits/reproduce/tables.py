@@ -174,6 +174,35 @@ def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return table
 
 
+def by_cases(table: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return one row per arm: its joint success in each part of the evaluation.
+
+    Args:
+        table: of `summarize`.
+    """
+    arms = dict.fromkeys(row["arm"] for row in table)
+    return [
+        {"arm": arm} | {row["cases"]: row["joint"] for row in table if row["arm"] == arm}
+        for arm in arms
+    ]
+
+
+def differences(table: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return one row per pair of arms: what they differ by in joint success, with intervals.
+
+    Args:
+        table: of `compared`.
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in table:
+        if row["measure"] == MEASURES["joint"]:
+            pair = row["first"], row["second"]
+            line = rows.setdefault(pair, {"first": pair[0], "second": pair[1]})
+            apart, low, high = (row[key] for key in ("first - second", "95 % low", "95 % high"))
+            line[row["cases"]] = f"{apart:+.3f} ({low:+.3f} to {high:+.3f})"
+    return [*rows.values()]
+
+
 def mean(found: dict[int, float]) -> float | None:
     """Return the mean over scenes, None without any."""
     return fmean(found.values()) if found else None

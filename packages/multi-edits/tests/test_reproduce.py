@@ -114,8 +114,11 @@ def test_a_quick_run_is_kept_and_drawn(study, model, tmp_path, monkeypatch):
     assert {row["arm"] for row in results["frozen"]} == arms
     assert {row["arm"] for row in results["rows"]} > arms
     assert results["notes"].startswith("QUICK")
-    picture = tmp_path / "cases.png"
-    given = ["--model", str(model), "--results", str(out), "--out", str(picture)]
+    assert {row["cases"] for row in results["rows"]} == {"all"}
+    overall = {row["arm"]: row["all"] for row in results["joint"]}
+    assert overall == {row["arm"]: row["joint"] for row in results["rows"]}
+    given = ["--model", str(model), "--results", str(out), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["pictures.py", *given])
     study["pictures"].main()
-    assert picture.stat().st_size > 1000
+    for name in ("cases", "tuning"):
+        assert (tmp_path / f"multi-edits-{name}.png").stat().st_size > 1000

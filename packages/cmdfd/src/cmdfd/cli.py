@@ -109,7 +109,7 @@ def audit(
 def synth(
     *,
     out: str = "runs/cmdfd-synth",
-    n: int = 400,
+    count: int = 400,
     kinds: list[str] | None = None,
     size: int = 112,
     seed: int = 0,
@@ -122,7 +122,7 @@ def synth(
 
     Args:
         out: new folder for videos/, list.csv, facts.json, result.json and report.html.
-        n: clips to make.
+        count: clips to make.
         kinds: real, lag, lipsync, lipsync_clean, rhythm, swap, shift, partial: those in all parts;
             real, lag and lipsync if not given.
         size: side of the pictures in pixels, even.
@@ -132,12 +132,12 @@ def synth(
         overwrite: empty --out first if it holds an earlier run.
         options: what is made.
     """
-    check_at_least(1, n=n)
+    check_at_least(1, count=count)
     check_at_least(0, seed=seed, workers=workers)
     check_out(out, resume="last" if resume else None, overwrite=overwrite, go_on="--resume")
     from cmdfd.making import make_corpus
 
-    return make_corpus(out, n, kinds, size, seed, workers, resume, overwrite, options)
+    return make_corpus(out, count, kinds, size, seed, workers, resume, overwrite, options)
 
 
 def teach(

@@ -32,15 +32,15 @@ class Recipe:
     """What is made.
 
     Attributes:
-        n: clips of all parts, >= 2 per kind and part.
+        count: clips of all parts, >= 2 per kind and part.
         kinds: for all parts, see `cmdfd.kinds`; with at least one real and one fake.
         unseen: for the test part alone.
         real_share: share of real clips in each part, in (0, 1).
         people: how many there are, at least 2 in each part.
         seconds: shortest and longest clip, >= 1.
         size: side of the frames in pixels, even, >= 32.
-        val_frac: share of clips and people for validation; 0 makes no such part.
-        test_frac: the same for testing.
+        val_fraction: share of clips and people for validation; 0 makes no such part.
+        test_fraction: the same for testing.
         quality: best and worst constant rate factor of the videos, 0 to 51.
         seed: of everything.
 
@@ -48,15 +48,15 @@ class Recipe:
         ValueError: a value is not as described.
     """
 
-    n: int = 400
+    count: int = 400
     kinds: tuple[Kind, ...] = TRAIN_KINDS
     unseen: tuple[Kind, ...] = UNSEEN_KINDS
     real_share: float = 0.5
     people: int = 40
     seconds: tuple[float, float] = (2.0, 4.0)
     size: int = 112
-    val_frac: float = 0.15
-    test_frac: float = 0.35
+    val_fraction: float = 0.15
+    test_fraction: float = 0.35
     quality: tuple[int, int] = (18, 28)
     seed: int = 0
 
@@ -72,8 +72,12 @@ class Recipe:
             ("seconds", 1 <= low <= high, "two numbers >= 1, ascending"),
             ("size", self.size >= 32 and self.size % 2 == 0, "even and >= 32"),
             ("quality", 0 <= best <= worst <= 51, "two numbers in 0 to 51, ascending"),
-            ("val_frac", 0 <= self.val_frac < 1 - self.test_frac, ">= 0, with test_frac below 1"),
-            ("test_frac", self.test_frac >= 0, ">= 0"),
+            (
+                "val_fraction",
+                0 <= self.val_fraction < 1 - self.test_fraction,
+                ">= 0, with test_fraction below 1",
+            ),
+            ("test_fraction", self.test_fraction >= 0, ">= 0"),
             ("seed", self.seed >= 0, ">= 0"),
         ):
             if not fine:
@@ -82,8 +86,8 @@ class Recipe:
     @property
     def shares(self) -> dict[str, float]:
         """Part -> its share, for those that have one."""
-        train = 1 - self.val_frac - self.test_frac
-        every = dict(zip(PARTS, (train, self.val_frac, self.test_frac), strict=True))
+        train = 1 - self.val_fraction - self.test_fraction
+        every = dict(zip(PARTS, (train, self.val_fraction, self.test_fraction), strict=True))
         return {part: share for part, share in every.items() if share > 0}
 
     def settings(self) -> dict[str, object]:
@@ -125,7 +129,7 @@ def plan_corpus(recipe: Recipe) -> list[Planned]:
     people = divide_people(recipe)
     planned = []
     for part, share in recipe.shares.items():
-        counts = _counts(recipe, part, round(share * recipe.n))
+        counts = _counts(recipe, part, round(share * recipe.count))
         for kind, count in counts.items():
             planned += [_plan(recipe, part, kind, k, people[part]) for k in range(count)]
     return planned
@@ -191,7 +195,9 @@ def _counts(recipe: Recipe, part: str, total: int) -> Mapping[Kind, int]:
     for rank, kind in enumerate(forged):
         counts[kind] = (total - reals + len(forged) - 1 - rank) // len(forged)
     if min(counts.values()) < 1:
-        raise DataError(f"part {part} gets {total} clips, too few for {', '.join(counts)}; raise n")
+        raise DataError(
+            f"part {part} gets {total} clips, too few for {', '.join(counts)}; raise count"
+        )
     return counts
 
 

@@ -36,7 +36,7 @@ _STRIP = 8  # frames of a clip that the report shows
 
 def make_corpus(
     out: str,
-    n: int,
+    count: int,
     kinds: list[str] | None,
     size: int,
     seed: int,
@@ -49,7 +49,7 @@ def make_corpus(
 
     Args:
         out: folder.
-        n: clips.
+        count: clips.
         kinds: of all parts.
         size: side of the pictures.
         seed: of everything.
@@ -64,7 +64,7 @@ def make_corpus(
     """
     facts = write_corpus(
         out,
-        recipe_of(n, kinds, size, seed, options),
+        recipe_of(count, kinds, size, seed, options),
         workers=workers,
         resume=resume,
         overwrite=overwrite,
@@ -74,7 +74,8 @@ def make_corpus(
     result = Result(
         package=PACKAGE,
         command="cmdfd-synth",
-        title=f"{out}: {n:,} clips of {sum(people.values()):,} people, {facts['seconds']:,.0f} s",
+        title=f"{out}: {count:,} clips of {sum(people.values()):,} people, "
+        f"{facts['seconds']:,.0f} s",
         rows=[
             {"kind": kind, **counts, "what": MEANS[kind]}
             for kind, counts in facts["methods"].items()
@@ -97,7 +98,7 @@ def make_corpus(
 
 
 def recipe_of(
-    n: int, kinds: list[str] | None, size: int, seed: int, options: SynthOptions
+    count: int, kinds: list[str] | None, size: int, seed: int, options: SynthOptions
 ) -> Recipe:
     """Return the recipe that options mean, see `cmdfd.corpus.Recipe`."""
     values: dict[str, Any] = asdict(options)
@@ -106,7 +107,9 @@ def recipe_of(
     values["unseen"] = () if list(unseen) == ["none"] else tuple(cast(list[Kind], unseen))
     for name, usual in (("seconds", (2.0, 4.0)), ("quality", (18, 28))):
         values[name] = usual if values[name] is None else tuple(values[name])
-    return Recipe(n=n, kinds=tuple(cast(list[Kind], chosen)), size=size, seed=seed, **values)
+    return Recipe(
+        count=count, kinds=tuple(cast(list[Kind], chosen)), size=size, seed=seed, **values
+    )
 
 
 def examples(folder: Path) -> Section:

@@ -75,8 +75,8 @@ class SynthOptions:
         real_share: share of real clips in each part.
         people: how many there are; nobody is in two parts.
         seconds: shortest and longest clip.
-        val_frac: share of clips and people for validation.
-        test_frac: share for testing.
+        val_fraction: share of clips and people for validation.
+        test_fraction: share for testing.
         quality: best and worst constant rate factor of the videos, 0 to 51.
     """
 
@@ -84,8 +84,8 @@ class SynthOptions:
     real_share: float = 0.5
     people: int = 40
     seconds: list[float] | None = None
-    val_frac: float = 0.15
-    test_frac: float = 0.35
+    val_fraction: float = 0.15
+    test_fraction: float = 0.35
     quality: list[int] | None = None
 
     def __post_init__(self) -> None:
