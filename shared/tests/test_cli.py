@@ -291,6 +291,24 @@ def test_a_program_that_succeeds_leaves_its_process_group(words, code, monkeypat
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.parametrize(("options", "code"), [(ComputeOptions, 2), (DeviceOptions, 0)])
+def test_commands_of_one_process_refuse_to_be_one_of_several(options, code, monkeypatch, capsys):
+    def function(*, run=None) -> None:
+        """Do.
+
+        Args:
+            run: how.
+        """
+
+    function.__annotations__["run"] = options
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert call(function) == code
+    said = capsys.readouterr().err
+    assert ("toy works in one process, and this is not the first of several" in said) == bool(code)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert call(function) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "code"), [(ComputeOptions, 2), (DeviceOptions, 0), (RunOptions, 0)]
 )

@@ -19,6 +19,7 @@ from papercommons.errors import DataError
 from papercommons.training import (
     fit,
     gather_predictions,
+    judging_options,
     make_trainer,
     seed_everything,
 )
@@ -271,6 +272,20 @@ def test_an_interrupt_is_one(tmp_path):
     assert load(tmp_path / "last.ckpt")["epoch"] == 0
 
 
+class Terminate(Callback):
+    """Does in the second epoch what a cluster does to a job that has to make room."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (1, 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_terminated_run_counts_as_interrupted(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, callbacks=[Terminate()])
+    assert load(tmp_path / "last.ckpt")["epoch"] == 0
+
+
 def test_exits_of_others_pass(tmp_path):
     with pytest.raises(SystemExit, match="7"):
         train(None, monitor=None, callbacks=[Stop(1, SystemExit(7))])
@@ -302,6 +317,11 @@ def test_trainer_options_win():
     assert trainer.max_steps == 3
     assert trainer.precision == "64-true"
     assert trainer.max_epochs == 9
+
+
+def test_judging_stays_on_the_machines_of_training():
+    run = run_options(trainer={"num_nodes": 2, "limit_train_batches": 4}, devices="3")
+    assert judging_options(run) == run_options(trainer={"num_nodes": 2}, devices="3")
 
 
 def test_epochs_must_be_positive(tmp_path):

@@ -137,7 +137,8 @@ def test_likelihood_ratios_in_words(log10_lr, said, written):
     assert format_ratio(log10_lr) == written
 
 
-def test_embeddings_are_those_of_the_encoder(call, run, images, tmp_path):
+def test_embeddings_are_those_of_the_encoder(call, run, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssl_hv.embedding.BATCH", 4)  # six images are two batches
     out = tmp_path / "e.npz"
     folder = images[0].parent
     assert call("embed", folder, images[9], "--checkpoint", run, "--out", out) == 0

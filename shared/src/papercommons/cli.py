@@ -163,6 +163,7 @@ def run_command(
             options = parse_arguments(function, prog, words)
         debug = options.debug
         _start_log(quiet=options.quiet)
+        _check_alone(function, prog)
         with contextlib.redirect_stdout(sys.stderr):
             result = call(function, options)
         if result is not None and is_first_process():
@@ -186,6 +187,15 @@ def run_command(
         print(f"{prog}: failed: {_failure(error)}{hint}", file=sys.stderr)
         return 1
     return 0
+
+
+def _check_alone(function: Callable[..., Any], prog: str) -> None:
+    """Refuse to be one of several processes where the command works in one."""
+    if ComputeOptions in typing.get_type_hints(function).values() and not is_first_process():
+        raise ValueError(
+            f"{prog} works in one process, and this is not the first of several; start it alone. "
+            "To share out its inputs, give parts of them to jobs of their own, each with its --out"
+        )
 
 
 def _how_to_go_on(function: Callable[..., Any]) -> str:

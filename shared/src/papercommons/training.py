@@ -9,6 +9,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch import seed_everything as lightning_seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from papercommons.checkpoint import read_torch_file
@@ -216,11 +218,12 @@ def _find_checkpoint(folder: Path, resume: str | None) -> Path | None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt, of which Lightning makes an exit without a word."""
+    """Let Ctrl-C and SIGTERM be a KeyboardInterrupt: Lightning makes them exits without a word."""
     try:
         yield
     except SystemExit as stop:
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+        by_key = isinstance(stop.__context__, KeyboardInterrupt)
+        if not by_key and not isinstance(stop, SIGTERMException):
             raise
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning left it ignored
         raise KeyboardInterrupt from None
@@ -290,6 +293,7 @@ def make_trainer(
         "enable_model_summary": False,
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "logger": logger or False,
+        "default_root_dir": log_to,  # else a SLURM job writes to, and goes on from, where it began
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 50,
         "use_distributed_sampler": False,
@@ -298,6 +302,16 @@ def make_trainer(
         return Trainer(**(options | run.trainer | {"enable_progress_bar": bool(bars)}))
     except Exception as error:
         raise ValueError(f"cannot run as asked: {reason(error)}") from error
+
+
+def judging_options(run: RunOptions) -> RunOptions:
+    """Return the options for judging what was trained: the same processes, no limits of training.
+
+    Args:
+        run: options of the command; of ``run.trainer`` only the number of machines stays.
+    """
+    kept = {name: value for name, value in run.trainer.items() if name == "num_nodes"}
+    return replace(run, trainer=kept)
 
 
 def seed_everything(seed: int) -> None:
@@ -323,5 +337,6 @@ def quieten_lightning() -> None:
         ".*You passed in a `val_dataloader` but have no `validation_step`.*",
         ".*isinstance.*LeafSpec.*",
         ".*module.s. in eval mode at the start of training.*",
+        "It is recommended to use `self.log.*sync_dist=True",  # torchmetrics have done it
     ):
         warnings.filterwarnings("ignore", message)

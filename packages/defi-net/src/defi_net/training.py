@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from papercommons.checkpoint import read_torch_file
-from papercommons.cli import RunOptions
+from papercommons.cli import RunOptions, leave_process_group
 from papercommons.errors import DataError
 from papercommons.files import is_first_process
 from papercommons.metrics.localization import PROTOCOLS
@@ -57,8 +57,10 @@ def train_network(
     network: NetworkOptions,
     recipe: RecipeOptions,
     run: RunOptions,
-) -> Result:
+) -> Result | None:
     """Train a network, judge it, write the run's folder, and return the result.
+
+    Of several processes the first judges and writes; the others return None after training.
 
     Args:
         data: folder or manifest.
@@ -128,6 +130,9 @@ def train_network(
         state = read_torch_file(folder / "best.ckpt")
         module.load_state_dict(state["state_dict"])
         which = f"epoch {int(state['epoch']) + 1}, the best on val"
+    leave_process_group()  # the first process judges; the others need not wait for it
+    if not is_first_process():
+        return None
     device = compute_device(run)
     way, size = way_of(ViewOptions(), {"fit": values["fit"], "size": values["size"]})
     precision = "32-true" if run.precision == "64-true" else run.precision
@@ -162,7 +167,7 @@ def train_network(
         device=describe_device(device),
         notes=[*warnings_of(found, split), f"seen as {describe_way(localizer)}"],
     )
-    if folder is None or not is_first_process():
+    if folder is None:
         return result
     model.cpu().save_pretrained(
         folder / "export",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from papercommons.cli import DeviceOptions
 from papercommons.errors import DataError
-from papercommons.files import prepare_out, write_csv
+from papercommons.files import is_first_process, prepare_out, write_csv
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import gather_predictions, make_trainer
 from torch import Tensor
@@ -160,7 +160,7 @@ def evaluate_network(
             *(f"left out: {path} ({why})" for path, why in ct.skipped),
         ],
     )
-    if folder is not None:
+    if folder is not None and is_first_process():
         write_judgement(folder, result, found, ct, found.sections())
     return result
 

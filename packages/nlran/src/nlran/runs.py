@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from papercommons.training import (
     begin_run,
     fit,
     history_section,
+    judging_options,
     may_use_cuda,
     seed_everything,
 )
@@ -130,7 +131,7 @@ def train_network(
     seconds = time.perf_counter() - started
     device = describe_device(trainer.strategy.root_device)
     split = next(name for name in ("test", "val", "train") if ct.splits[name])
-    evaluating = replace(run, trainer={})
+    evaluating = judging_options(run)
     last = judge(module, ct, ct.splits[split], run=evaluating)
     chosen, which = last, "last epoch"
     if folder is not None and (folder / "best.ckpt").is_file():
@@ -165,7 +166,7 @@ def train_network(
             *class_notes(chosen, ct.classes),
         ],
     )
-    if folder is None:
+    if folder is None or not is_first_process():
         return result
     varied = {"variant": values["variant"]} if network.model in VARIED else {}
     save_network(

@@ -14,7 +14,7 @@ from typing import Any
 
 from papercommons.cli import RunOptions
 from papercommons.errors import DataError
-from papercommons.files import write_csv, write_json, write_text
+from papercommons.files import is_first_process, write_csv, write_json, write_text
 from papercommons.report import PALETTE, Result, Section, figure_png, format_value, write_report
 from papercommons.training import begin_run
 from scipy.stats import ttest_rel
@@ -145,7 +145,7 @@ def compare_methods(
         device=device,
         notes=_notes(results, tune, seeds, read),
     )
-    if folder is not None:
+    if folder is not None and is_first_process():
         write_csv(folder / "table.csv", rows)
         write_text(folder / "table.md", _markdown(rows))
         result.files |= {"table": str(folder / "table.md")}
@@ -225,7 +225,7 @@ def _run_once(
         "device": outcome.device,
     }
     summary = json.loads(json.dumps(summary).replace("NaN", "null"))
-    if done is not None:
+    if done is not None and is_first_process():
         write_json(done, summary)
     return summary
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from papercommons.cli import DeviceOptions, RunOptions
+from papercommons.files import is_first_process
 from papercommons.report import describe_device
-from papercommons.training import fit, gather_predictions, seed_everything
+from papercommons.training import (
+    fit,
+    gather_predictions,
+    judging_options,
+    seed_everything,
+)
 from torch import Tensor, nn
 
 from rld_distill.data import DistillData
@@ -129,18 +135,19 @@ def distill(
     )
     seconds = time.perf_counter() - started
     device = describe_device(trainer.strategy.root_device)
-    evaluating = replace(run, trainer={})
+    evaluating = judging_options(run)
     logits, test = judge(module, data, data.splits.test, run=evaluating)
     val = judge(module, data, data.splits.val, run=evaluating)[1] if data.has_val else {}
     best: dict[str, float] = {}
     if out is not None and not run.dry_run:
-        save_classifier(
-            module.student,
-            out / "export",
-            name=plan.student,
-            data=data,
-            made_by=f"rld-distill, method {plan.method}, seed {run.seed}, {plan.epochs} epochs",
-        )
+        if is_first_process():
+            save_classifier(
+                module.student,
+                out / "export",
+                name=plan.student,
+                data=data,
+                made_by=f"rld-distill, method {plan.method}, seed {run.seed}, {plan.epochs} epochs",
+            )
         if (out / "best.ckpt").is_file():
             last = {name: value.clone() for name, value in module.state_dict().items()}
             state = torch.load(out / "best.ckpt", map_location="cpu", weights_only=True)

@@ -12,7 +12,7 @@ import torch
 from papercommons.cli import DeviceOptions
 from papercommons.data.images import is_readable
 from papercommons.errors import DataError
-from papercommons.files import hash_files, prepare_out, write_csv
+from papercommons.files import hash_files, is_first_process, prepare_out, write_csv
 from papercommons.report import Result, Section, describe_device, image_grid_png, write_report
 from papercommons.training import gather_predictions, may_use_cuda, seed_everything
 
@@ -67,8 +67,10 @@ def cache_teacher(
         "image_size": read.image_size,
         "num_classes": len(read.classes),
     }
-    write_cache(out, logits, about, dtype=getattr(torch, dtype), top_k=top_k)
-    size = Path(out).stat().st_size
+    size = 0
+    if is_first_process():
+        write_cache(out, logits, about, dtype=getattr(torch, dtype), top_k=top_k)
+        size = Path(out).stat().st_size
     exact = read.augment == "none" and dtype == "float32" and top_k is None
     note = (
         "exact: training with --augment none gives what the live teacher gives"
@@ -139,7 +141,7 @@ def evaluate_classifier(
         data_hash=read.data_hash,
         device=describe_device(module.trainer.strategy.root_device),
     )
-    if out is not None:
+    if out is not None and is_first_process():
         folder = prepare_out(out, settings, overwrite=run.overwrite)
         sections = report_sections(
             logits, chosen.labels, read.classes, Pictures(chosen), teacher_logits
@@ -211,7 +213,7 @@ def predict_images(
         device=describe_device(module.trainer.strategy.root_device),
         notes=[f"{len(bad)} images left out as unreadable: {', '.join(bad[:5])}"] if bad else [],
     )
-    if out is not None:
+    if out is not None and is_first_process():
         folder = prepare_out(out, settings, overwrite=run.overwrite)
         write_csv(folder / "predictions.csv", rows)
         result.files["predictions"] = str(folder / "predictions.csv")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.cli import DeviceOptions, RunOptions
+from papercommons.files import is_first_process
 from papercommons.report import Result, write_report
 from papercommons.training import history_section, may_use_cuda
 from torch import nn
@@ -236,7 +237,7 @@ def finish(
         device=outcome.device,
         notes=[f"{len(data.skipped)} images left out as unreadable"] if data.skipped else [],
     )
-    if folder is None:
+    if folder is None or not is_first_process():
         return result
     result.files |= {"last": str(folder / "last.ckpt"), "export": str(folder / "export")}
     if outcome.best:

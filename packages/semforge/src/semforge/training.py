@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from papercommons.checkpoint import read_torch_file
-from papercommons.cli import RunOptions
+from papercommons.cli import RunOptions, leave_process_group
 from papercommons.files import is_first_process, write_csv
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import (
@@ -63,8 +63,10 @@ def train_network(
     recipe: RecipeOptions,
     losses: LossOptions,
     run: RunOptions,
-) -> Result:
+) -> Result | None:
     """Train a network, judge it, write the run's folder, and return the result.
+
+    Of several processes the first judges and writes; the others return None after training.
 
     Args:
         data: list, CSV or folder of a published set.
@@ -140,6 +142,9 @@ def train_network(
         state = read_torch_file(folder / "best.ckpt")
         module.load_state_dict(state["state_dict"])
         which = f"epoch {int(state['epoch']) + 1}, the best on val"
+    leave_process_group()  # the first process judges; the others need not wait for it
+    if not is_first_process():
+        return None
     net = module.net
     device = compute_device(run)
     part = "test" if len(found.parts["test"]) else "val" if found.has_val else "no"
@@ -165,7 +170,7 @@ def train_network(
             *data_notes(found),
         ],
     )
-    if folder is None or not is_first_process():
+    if folder is None:
         return result
     inspector = open_trained(net, device, run, found)
     save_net(

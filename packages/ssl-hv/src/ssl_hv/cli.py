@@ -27,7 +27,7 @@ def pretrain(
     words: WordOptions = WordOptions(),
     recipe: RecipeOptions = RecipeOptions(),
     run: RunOptions = RunOptions(),
-) -> Result:
+) -> Result | None:
     """Pre-train an encoder on word images without labels.
 
     Args:
@@ -76,7 +76,7 @@ def train(
     labels: LabelOptions = LabelOptions(),
     recipe: RecipeOptions = RecipeOptions(),
     run: RunOptions = RunOptions(),
-) -> Result:
+) -> Result | None:
     """Train a verifier, calibrate it on held-out training writers, and judge it on unseen ones.
 
     Args:

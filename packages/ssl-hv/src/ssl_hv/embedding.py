@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ssl_hv.saved import load_encoder
 from ssl_hv.shapes import check_size
 from ssl_hv.verifier import as_ink
 
+BATCH = 512
 PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -40,7 +42,8 @@ def embed(
     *,
     device: torch.device | str = "cpu",
     precision: str = "32-true",
-    batch_size: int = 512,
+    batch_size: int = BATCH,
+    label: str | None = "embedding",
 ) -> Tensor:
     """Return the embeddings of images, float32 on the CPU, shape (N, dim).
 
@@ -50,13 +53,15 @@ def embed(
         device: where to compute.
         precision: 32-true, bf16-mixed or 16-mixed.
         batch_size: images at once.
+        label: words beside a progress bar; None shows none.
     """
     before = encoder.training
     encoder.eval().to(device)
     kind = torch.device(device).type
     dtype = PRECISIONS.get(precision)
     parts = []
-    for part in track(images.split(batch_size), "embedding"):
+    batches = images.split(batch_size)
+    for part in batches if label is None else track(batches, label):
         with torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
             parts.append(encoder(as_ink(part.to(device))).float().cpu())
     encoder.train(before)
@@ -92,23 +97,19 @@ def embed_images(
         encoder, config = load_encoder(find_saved(checkpoint))
         options, data_hash = config["encoder_options"], config.get("data_hash")
     channels, size = options.get("in_channels", 1), options.get("image_size", 64)
-    read, names, skipped = [], [], []
-    for path in track(find_images(images), "reading"):
-        try:
-            word = read_word(WordFile(path.name, "", path), None, resize)
-            check_size(size, word.shape, str(path))
-        except DataError as error:
-            if not skip_bad:
-                raise
-            skipped.append(str(error))
-        else:
-            read.append(word)
-            names.append(str(path))
-    if not read:
-        raise DataError(f"{images[0]}: none of the images can be used; {skipped[0]}")
-    words = torch.from_numpy(np.stack(read))[:, None].expand(-1, channels, -1, -1)
     device = compute_device(run)
-    vectors = embed(encoder, words, device=device, precision=run.precision).numpy()
+    names: list[str] = []
+    skipped: list[str] = []
+    parts = []
+    words = _read_words(find_images(images), resize, size, skipped if skip_bad else None)
+    while batch := list(islice(words, BATCH)):
+        names += [name for name, _ in batch]
+        pixels = torch.from_numpy(np.stack([word for _, word in batch]))[:, None]
+        pixels = pixels.expand(-1, channels, -1, -1)
+        parts.append(embed(encoder, pixels, device=device, precision=run.precision, label=None))
+    if not parts:
+        raise DataError(f"{images[0]}: none of the images can be used; {skipped[0]}")
+    vectors = torch.cat(parts).numpy()
     with atomic_path(out) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, names=np.array(names), vectors=vectors)
     return Result(
@@ -124,3 +125,19 @@ def embed_images(
         files={"embeddings": out},
         notes=[f"left out: {why}" for why in skipped],
     )
+
+
+def _read_words(
+    paths: Sequence[Path], resize: int | None, size: int, skipped: list[str] | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Give name and image of each file; `skipped` gets what is wrong with others, None raises."""
+    for path in track(paths, "embedding"):
+        try:
+            word = read_word(WordFile(path.name, "", path), None, resize)
+            check_size(size, word.shape, str(path))
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+        else:
+            yield str(path), word

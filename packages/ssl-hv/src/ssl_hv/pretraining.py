@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
-from papercommons.cli import RunOptions
+from papercommons.cli import RunOptions, leave_process_group
 from papercommons.files import is_first_process
 from papercommons.report import Result, Section, describe_device, image_grid_png, write_report
 from papercommons.training import (
@@ -70,8 +70,10 @@ def pretrain_encoder(
     words: WordOptions,
     options: RecipeOptions,
     run: RunOptions,
-) -> Result:
+) -> Result | None:
     """Pre-train an encoder, write the run's folder, and return the result.
+
+    Of several processes the first goes on after training; the others return None.
 
     Args:
         data: folder of words.
@@ -135,9 +137,12 @@ def pretrain_encoder(
     started = time.perf_counter()
     trainer, history = fit(module, data_module, epochs=values["epochs"], run=run, out=folder)
     seconds = time.perf_counter() - started
+    leave_process_group()  # the first process goes on; the others need not wait for it
+    if not is_first_process():
+        return None
     device = compute_device(replace(run, trainer={}))
     auc = label_free_auc(module, data_module, device)
-    steps = trainer.global_step
+    images = trainer.global_step * values["batch_size"] * trainer.world_size
     result = Result(
         package=PACKAGE,
         command="ssl-hv-pretrain",
@@ -147,7 +152,7 @@ def pretrain_encoder(
             **{k: v for k, v in history.rows[-1].items() if k.startswith("train/")},
             "dev_auc_centred_cosine": auc,
             "seconds": seconds,
-            "images_per_second": steps * values["batch_size"] / seconds,
+            "images_per_second": images / seconds,
             "parameters": sum(p.numel() for p in module.encoder.parameters()),
         },
         settings={**settings, "split": data_module.split},
@@ -156,7 +161,7 @@ def pretrain_encoder(
         device=describe_device(device),
         notes=[f"left out: {name}" for name in data_module.words.bad],
     )
-    if folder is None or not is_first_process():
+    if folder is None:
         return result
     save_encoder(
         module.encoder.cpu(),

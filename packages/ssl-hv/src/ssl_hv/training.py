@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from papercommons.checkpoint import read_torch_file
-from papercommons.cli import RunOptions
+from papercommons.cli import RunOptions, leave_process_group
 from papercommons.errors import DataError
 from papercommons.files import find_saved, is_first_process
 from papercommons.report import Result, describe_device
@@ -68,8 +68,10 @@ def train_verifier(
     labels: LabelOptions,
     recipe: RecipeOptions,
     run: RunOptions,
-) -> Result:
+) -> Result | None:
     """Train, calibrate and judge a verifier, write the run's folder, and return the result.
+
+    Of several processes the first judges and writes; the others return None after training.
 
     Args:
         data: folder of words.
@@ -152,6 +154,9 @@ def train_verifier(
         if folder is not None and (folder / "best.ckpt").is_file():
             module.load_state_dict(read_torch_file(folder / "best.ckpt")["state_dict"])
             which = "best on held-out training writers"
+    leave_process_group()  # the first process judges; the others need not wait for it
+    if not is_first_process():
+        return None
     embeddings = embed_words(verifier, data_module, device, run.precision)
     fit_head(verifier, embeddings, data_module, objective)
     seconds = time.perf_counter() - started
@@ -176,7 +181,7 @@ def train_verifier(
         device=describe_device(device),
         notes=[*overlap_notes(data_module), *judgement_notes(found, data_module.words)],
     )
-    if folder is None or not is_first_process():
+    if folder is None:
         return result
     verifier.cpu().save_pretrained(
         folder / "export",
