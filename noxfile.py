@@ -222,8 +222,9 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run docs/examples in one environment that holds all packages."""
-    install(session, dict.fromkeys(FOLDERS, "") | {"papercommons": "[test]"})
+    """Run docs/examples in one environment that holds all packages, and a user's project."""
+    users = str(ROOT / "docs" / "examples" / "downstream_project")
+    install(session, dict.fromkeys(FOLDERS, "") | {"papercommons": "[test]"}, "-e", users)
     pytest(session, str(ROOT / "docs" / "examples"), *ARGUMENTS)
 
 

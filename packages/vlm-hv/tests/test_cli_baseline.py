@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 from vlm_hv.records import read_records
 
 
@@ -63,6 +65,41 @@ def test_resnet18_learns_what_it_is_shown():
     assert some == pytest.approx(score_pairs(module, pairs), abs=1e-4)
     module.train()  # with the statistics of these images: the running ones need longer
     assert roc_auc(score_pairs(module, pairs), pairs.same) > 0.9
+
+
+def test_the_baseline_takes_another_encoder():
+    from papercommons.cli import ComputeOptions
+    from papercommons.data.pairs import Pairs
+    from vlm_hv.siamese import SiameseResNet, score_pairs, train_resnet
+
+    class Means(nn.Module):
+        dim = 2
+
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(2))
+
+        def forward(self, images):  # ink, three equal channels
+            return (
+                torch.stack([images[:, 0].mean((1, 2)), images[:, 2].std((1, 2))], 1) * self.scale
+            )
+
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16)).astype("u1")
+    pairs = Pairs(np.array([0, 1, 2]), np.array([3, 4, 5]), np.array([1, 0, 1]))
+    encoder = Means()
+    run = ComputeOptions(accelerator="cpu")
+    module = train_resnet(images, pairs, epochs=2, run=run, network=encoder)
+    assert module.network is encoder
+    assert set(module.state_dict()) == {"network.scale", "head.weight", "head.bias"}
+    assert (encoder.scale != 1).all()  # trained with the head
+    ink = 1 - images / 255
+    features = np.stack([ink.mean((1, 2)), ink.std((1, 2), ddof=1)], 1)
+    features = features * encoder.scale.detach().numpy()
+    wanted = np.abs(features[:3] - features[3:]) @ module.head.weight.detach().numpy()[0]
+    wanted = wanted + module.head.bias.item()
+    assert score_pairs(module, pairs) == pytest.approx(wanted, abs=1e-5)
+    with pytest.raises(ValueError, match="must have dim"):
+        SiameseResNet(images, network=nn.Flatten())
 
 
 def test_resnet18_as_a_command(baseline):

@@ -1,4 +1,7 @@
-"""The ResNet-18 of the paper's table: two images, one network, the difference of its features."""
+"""The supervised network of the paper's table: two images, one encoder, the difference of features.
+
+The encoder is the paper's ResNet-18 or any other, such as one of ssl-hv.
+"""
 
 from __future__ import annotations
 
@@ -21,27 +24,43 @@ BATCH = 64
 
 
 class SiameseResNet(LightningModule):
-    """Trains a ResNet-18 from scratch on pairs, with binary cross-entropy; logs train/loss.
+    """Trains an encoder on pairs, with binary cross-entropy; logs train/loss.
 
     Batches are places of the left and right images, and labels, int64, shape (B,) each.
 
     Args:
         images: uint8, dark on white, shape (N, H, W).
         lr: peak learning rate.
+        network: takes images in [0, 1] with ink = 1, float, shape (B, 3, H, W), gives features,
+            float, shape (B, dim), and says its ``dim``, as the encoders of ssl-hv do. It is trained
+            on from its weights, where they are not frozen. None is the paper's ResNet-18 from
+            scratch, dim = 512.
+
+    Raises:
+        ValueError: the network does not say its dim.
     """
 
     images: Tensor
 
-    def __init__(self, images: np.ndarray, *, lr: float = 1e-3) -> None:
+    def __init__(
+        self, images: np.ndarray, *, lr: float = 1e-3, network: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.register_buffer("images", torch.from_numpy(images), persistent=False)
-        self.network = resnet18(weights=None)
-        self.network.fc = nn.Identity()
-        self.head = nn.Linear(512, 1)
+        dim: Any = 512
+        if network is None:
+            network = resnet18(weights=None)
+            network.fc = nn.Identity()
+        else:
+            dim = getattr(network, "dim", None)
+            if not isinstance(dim, int):
+                raise ValueError(f"network must have dim, the size of its features, got {dim!r}")
+        self.network = network
+        self.head = nn.Linear(dim, 1)
         self.lr = lr
 
     def features(self, places: Tensor) -> Tensor:
-        """Return the features of some images, shape (B, 512)."""
+        """Return the features of some images, shape (B, dim)."""
         ink = 1 - self.images[places].float() / 255
         found: Tensor = self.network(ink[:, None].expand(-1, 3, -1, -1))
         return found
@@ -81,7 +100,13 @@ class _Places(LightningDataModule):
 
 
 def train_resnet(
-    images: np.ndarray, pairs: Pairs, *, epochs: int, run: ComputeOptions
+    images: np.ndarray,
+    pairs: Pairs,
+    *,
+    epochs: int,
+    run: ComputeOptions,
+    lr: float = 1e-3,
+    network: nn.Module | None = None,
 ) -> SiameseResNet:
     """Return a network trained on pairs, in evaluation mode.
 
@@ -90,8 +115,13 @@ def train_resnet(
         pairs: of places in `images`.
         epochs: passes over the pairs, >= 1.
         run: where and how to compute.
+        lr: peak learning rate.
+        network: another encoder than the ResNet-18, see `SiameseResNet`.
+
+    Raises:
+        ValueError: the network does not say its dim.
     """
-    module = SiameseResNet(images)
+    module = SiameseResNet(images, lr=lr, network=network)
     fit(module, _Places(pairs), epochs=epochs, run=RunOptions(**vars(run), devices="1"))
     return module.eval()
 
