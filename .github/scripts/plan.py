@@ -21,7 +21,7 @@ EVERYTHING = {
 }
 DOCS = {"docs", "mkdocs.yml", "README.md"}
 LINT_ONLY = {
-    *("LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
     *(".gitignore", ".editorconfig", ".pre-commit-config.yaml"),
 }
 PER_PACKAGE = ("tests", "isolation", "minimum")
