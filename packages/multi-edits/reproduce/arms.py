@@ -24,7 +24,7 @@ STEPS = 15
 SINGLE, PER_WORD, EQUAL_ROWS = "single", "single, per word", "single, equal rows"
 SEQUENTIAL, REVERSED = "sequential", "sequential, reversed"
 PARALLEL, REFERENCE, SHUFFLED = "parallel", "parallel, reference", "parallel, types shuffled"
-LEDITS = "LEDITS++"
+LEDITS, KNOWN = "LEDITS++", "parallel, types known"
 ARMS = (
     SINGLE,
     PER_WORD,
@@ -35,6 +35,7 @@ ARMS = (
     REFERENCE,
     SHUFFLED,
     LEDITS,
+    KNOWN,
 )
 GRID: tuple[dict[str, Any], ...] = tuple(  # for all arms but LEDITS++
     {"guidance": guidance, "thresh_edit": threshold, "cross_ratio": ratio, "self_ratio": ratio}
@@ -45,6 +46,11 @@ LEDITS_GRID: tuple[dict[str, Any], ...] = tuple(  # equally many
     for guidance, threshold, drop_old in product((4.0, 10.0), (0.7, 0.85), (False, True))
 )
 KINDS: tuple[Kind, ...] = ("rigid", "non-rigid", "global")
+KIND_OF: dict[str, Kind] = {
+    **dict.fromkeys(("color", "texture"), "rigid"),
+    **dict.fromkeys(("shape", "add", "delete"), "non-rigid"),
+    BACKGROUND: "global",
+}
 
 
 class Edited(NamedTuple):
@@ -96,6 +102,12 @@ def edit(pipe: Any, arm: str, setting: dict[str, Any], case: Case, seed: int) ->
     settings = SamplingSettings(**setting, compat="reference" if arm == REFERENCE else "paper")
     source, edits = case.scene.caption(), locate_edits(case.scene.caption(), case.edits)
     counted = EditingModel(pipe)
+    if arm == KNOWN:
+        own = known(case.facts)
+        run = partial(pipe, image, source_prompt=source, edits=edits, settings=settings, seed=seed)
+        made, rows = _run(run, arm, own, seed)
+        seconds = time.process_time() - started
+        return Edited(np.asarray(made), rows, seconds, tuple(group.kind for group in own))
     # the pass of the grouping has the same setting in every arm: two rows, guided, five steps
     groups, aspects = pipe.find_groups(image, source_prompt=source, edits=edits, seed=seed)
     rows = 4 * 5
@@ -135,6 +147,20 @@ def _run(run: Any, arm: str, groups: Sequence[AspectGroup], seed: int) -> tuple[
         own = shuffled(groups, seed)
     done = run(mode=mode, steps=steps, groups=own)
     return done.image, done.rows
+
+
+def known(facts: Sequence[Fact]) -> list[AspectGroup]:
+    """Return one group for each kind of edits, as the scene knows them and not the attention.
+
+    Args:
+        facts: of a case, in the order of its edits.
+    """
+    kinds = [KIND_OF[fact.kind] for fact in facts]
+    return [
+        AspectGroup(kind, tuple(place for place, own in enumerate(kinds) if own == kind))
+        for kind in KINDS
+        if kind in kinds
+    ]
 
 
 def shuffled(groups: Sequence[AspectGroup], seed: int) -> list[AspectGroup]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import LEDITS, PARALLEL, PER_WORD, SEQUENTIAL, SINGLE, edit
+from arms import KNOWN, LEDITS, PARALLEL, PER_WORD, SEQUENTIAL, SINGLE, edit
 from cases import EVALUATION, STRATA, Case, draw_cases
 from judging import BOUND, judge
 from multi_edits import MultiEditsPipeline
@@ -25,8 +25,9 @@ from papercommons.report import figure_png, image_grid_png
 from PIL import Image
 from run import reconstructed
 
-SHOWN = (SINGLE, PER_WORD, SEQUENTIAL, PARALLEL, LEDITS)
+SHOWN = (SINGLE, PER_WORD, SEQUENTIAL, PARALLEL, KNOWN, LEDITS)
 COUNTS = (2, 4)
+NOTHING = "(nothing)"
 COLORS = 128  # of the file's palette
 
 
@@ -59,7 +60,8 @@ def drawn(pipe: Any, settings: dict[str, Any], case: Case) -> list[tuple[np.ndar
     """Return the pictures of a case with words under which they stand."""
     source = case.scene.render()
     through = reconstructed(pipe, source)
-    words = f"{case.stratum}: " + "; ".join(f"{e.old} > {e.new}" for e in case.edits)
+    changes = (f"{e.old or NOTHING} > {e.new or NOTHING}" for e in case.edits)
+    words = f"{case.stratum}: " + "; ".join(changes)
     cells = [(source, textwrap.fill(words, 26))]
     for arm in SHOWN:
         made = edit(pipe, arm, settings[arm], case, 0)
@@ -76,7 +78,7 @@ def tuning_png(points: Sequence[dict[str, Any]]) -> bytes:
         axes = figure.subplots()
         for arm in SHOWN:
             own = sorted((p["outside"], p["edits right"]) for p in points if p["arm"] == arm)
-            axes.plot(*zip(*own, strict=True), "o-", label=arm, alpha=0.8)
+            axes.plot(*zip(*own, strict=True), "o", label=arm, alpha=0.7)
         axes.axvline(BOUND, color="gray", linestyle=":", label="bound")
         axes.set(xlabel="PSNR where nothing should change, dB", ylabel="share of edits right")
         axes.legend()

@@ -2,8 +2,8 @@
 
 A tiny model of crowded scenes is trained; 50 tuning scenes choose one of eight settings for each
 editor, and the frozen editors are compared on 200 other scenes with 1, 2, 4 and 6 edits at once.
-Arms, settings, scenes, bounds and measures were settled before any editor ran. Finished runs are
-kept in --runs and not repeated.
+Arms (but for the last), settings, scenes, bounds and measures were settled before any editor ran.
+Finished runs are kept in --runs and not repeated.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ NOTES = (
     "Each arm's setting is the one of eight with most edits right among those that keep "
     f"{BOUND:g} dB in the mean over the tuning scenes. Intervals: bootstrap over scenes, seeds "
     "averaged. Rows: images given to the network, the grouping pass (20) included; seconds: CPU. "
-    "Sequential arms pass 8-bit pictures on. A tiny model of made-up scenes: nothing here speaks "
-    "about photographs or large models. "
+    "Sequential arms pass 8-bit pictures on. branches: those that the grouping plans; single arms "
+    "put them into one. “parallel, types known” gets its groups from the scene; it was added after "
+    "all others had been run, to see what the branches do where the grouping is right. A tiny "
+    "model of made-up scenes: nothing here speaks about photographs or large models. "
 )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from arms import (
     ARMS,
     EQUAL_ROWS,
+    KNOWN,
     LEDITS,
     PARALLEL,
     PER_WORD,
@@ -26,7 +27,7 @@ from cases import COUNTS, STRATA
 from judging import BOUND
 
 Run = dict[str, Any]
-COMPARED = (  # settled before any run
+COMPARED = (  # settled before any run, but for the last three
     (PARALLEL, SINGLE),
     (PARALLEL, PER_WORD),
     (PARALLEL, EQUAL_ROWS),
@@ -36,8 +37,12 @@ COMPARED = (  # settled before any run
     (PARALLEL, SHUFFLED),
     (PARALLEL, LEDITS),
     (PER_WORD, SINGLE),
+    (KNOWN, PARALLEL),
+    (KNOWN, SINGLE),
+    (KNOWN, PER_WORD),
 )
 MEASURES = {"joint": "joint success", "accuracy": "edits right", "target": "PSNR to target"}
+SUMMARIZED = ("accuracy", "leaks", "outside", "target", "branches", "network rows", "seconds")
 MANY = 4  # edits, from which on the strata are told apart
 DRAWS = 2000
 NO_EFFECT = "no measurable effect at this scale"
@@ -49,9 +54,11 @@ def accuracy(row: Run) -> float:
 
 
 def value_of(row: Run, measure: str) -> float | None:
-    """Return a measure of a case, None where it is not defined."""
+    """Return a measure of a case, None where it is not defined; branches are those planned."""
     if measure == "accuracy":
         return accuracy(row)
+    if measure == "branches":
+        return len(row["kinds"]) or None
     value = row[measure]
     return None if value is None else float(value)
 
@@ -129,7 +136,7 @@ def summarize(runs: Sequence[Run]) -> list[dict[str, Any]]:
             low, high = interval([*joint.values()])
             line = {"cases": name, "arm": arm, "scenes": len(joint), "joint": mean(joint)}
             line |= {"joint 95 % low": low, "joint 95 % high": high}
-            for measure in ("accuracy", "leaks", "outside", "target", "network rows", "seconds"):
+            for measure in SUMMARIZED:
                 line[measure] = mean(by_scene(runs, arm, measure, wanted))
             table.append(line)
     return table

@@ -33,7 +33,7 @@ def test_prediction_writes_a_heat_map_on_the_grid_of_each_scan(
         )
         page = (out / row["page"]).read_text()
         assert "not a medical device" in page
-        assert "http" not in page
+        assert "http" not in page.replace("http-equiv", "")
     assert result["metrics"]["scans"] == 6
 
 
