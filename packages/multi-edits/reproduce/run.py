@@ -238,7 +238,11 @@ def results(
         "package": "multi-edits",
         "version": __version__,
         "command": "nox -s reproduce -- multi-edits",
-        "rows": [row for row in parts if row["cases"] == "all"],
+        "rows": [
+            {name: value for name, value in row.items() if name not in ("cases", "scenes")}
+            for row in parts
+            if row["cases"] == "all"
+        ],
         "joint": by_cases(parts),
         "differences": differences(pairs),
         "parts": parts,
