@@ -103,14 +103,11 @@ def edit(pipe: Any, arm: str, setting: dict[str, Any], case: Case, seed: int) ->
     source, edits = case.scene.caption(), locate_edits(case.scene.caption(), case.edits)
     counted = EditingModel(pipe)
     if arm == KNOWN:
-        own = known(case.facts)
-        run = partial(pipe, image, source_prompt=source, edits=edits, settings=settings, seed=seed)
-        made, rows = _run(run, arm, own, seed)
-        seconds = time.process_time() - started
-        return Edited(np.asarray(made), rows, seconds, tuple(group.kind for group in own))
-    # the pass of the grouping has the same setting in every arm: two rows, guided, five steps
-    groups, aspects = pipe.find_groups(image, source_prompt=source, edits=edits, seed=seed)
-    rows = 4 * 5
+        groups, aspects, rows = known(case.facts), (), 0
+    else:
+        # this pass has the same setting in every arm: two rows, guided, five steps
+        groups, aspects = pipe.find_groups(image, source_prompt=source, edits=edits, seed=seed)
+        rows = 4 * 5
     if arm == PER_WORD:
         made = edit_per_word(
             counted,

@@ -81,7 +81,7 @@ def tuning_png(points: Sequence[dict[str, Any]]) -> bytes:
             axes.plot(*zip(*own, strict=True), "o", label=arm, alpha=0.7)
         axes.axvline(BOUND, color="gray", linestyle=":", label="bound")
         axes.set(xlabel="PSNR where nothing should change, dB", ylabel="share of edits right")
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
     return figure_png(draw)
 
