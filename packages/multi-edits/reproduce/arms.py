@@ -15,9 +15,7 @@ from multi_edits.baselines import EditPrompt, LeditsSettings, edit_with_leditspp
 from multi_edits.branches import SamplingSettings
 from multi_edits.edits import locate_edits
 from multi_edits.grouping import AspectGroup, Kind
-from multi_edits.model import EditingModel
 from papercommons.data.scenes import BACKGROUND, Fact
-from per_word import edit_per_word
 from PIL import Image
 
 STEPS = 15
@@ -101,30 +99,14 @@ def edit(pipe: Any, arm: str, setting: dict[str, Any], case: Case, seed: int) ->
         return Edited(np.asarray(done.image), done.rows, time.process_time() - started)
     settings = SamplingSettings(**setting, compat="reference" if arm == REFERENCE else "paper")
     source, edits = case.scene.caption(), locate_edits(case.scene.caption(), case.edits)
-    counted = EditingModel(pipe)
-    if arm == KNOWN:
-        groups, aspects, rows = known(case.facts), (), 0
-    else:
+    run = partial(pipe, image, source_prompt=source, edits=edits, settings=settings, seed=seed)
+    groups, rows = known(case.facts), 0
+    if arm != KNOWN:
         # this pass has the same setting in every arm: two rows, guided, five steps
         groups, aspects = pipe.find_groups(image, source_prompt=source, edits=edits, seed=seed)
-        rows = 4 * 5
-    if arm == PER_WORD:
-        made = edit_per_word(
-            counted,
-            image,
-            source,
-            edits,
-            groups,
-            aspects,
-            steps=STEPS,
-            settings=settings,
-            seed=seed,
-        )
-        rows += counted.rows
-    else:
-        run = partial(pipe, image, source_prompt=source, edits=edits, settings=settings, seed=seed)
-        made, own = _run(run, arm, groups, seed)
-        rows += own
+        run, rows = partial(run, aspects=aspects), 4 * 5
+    made, own = _run(run, arm, groups, seed)
+    rows += own
     seconds = time.process_time() - started
     return Edited(np.asarray(made), rows, seconds, tuple(group.kind for group in groups))
 
@@ -132,6 +114,8 @@ def edit(pipe: Any, arm: str, setting: dict[str, Any], case: Case, seed: int) ->
 def _run(run: Any, arm: str, groups: Sequence[AspectGroup], seed: int) -> tuple[Image.Image, int]:
     """Return what the pipeline makes of given groups, and its rows."""
     steps, mode, own = STEPS, "parallel", list(groups)
+    if arm == PER_WORD:
+        mode = "per-word"
     if arm in (SINGLE, EQUAL_ROWS):
         mode = "single"
     if arm == EQUAL_ROWS:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ GROUPS = [
     {"kind": "non-rigid", "edits": [2]},
     {"kind": "global", "edits": [3]},
 ]
-QUICK = ("--steps", 3, "--group-steps", 2)
+QUICK = ("--steps", 3, "--group-steps", 2, "--mode", "parallel")
 
 
 def result_of(folder):
@@ -66,7 +67,8 @@ def test_the_folder_holds_what_the_pipeline_gives(edited, pipe, image):
     from multi_edits import AspectGroup
 
     groups = [AspectGroup(g["kind"], tuple(k - 1 for k in g["edits"])) for g in GROUPS]
-    done = pipe(image, source_prompt=SOURCE, target_prompt=TARGET, steps=3, groups=groups)
+    options = {"mode": "parallel", "steps": 3, "groups": groups}
+    done = pipe(image, source_prompt=SOURCE, target_prompt=TARGET, **options)
     assert (pixels(edited / "edited.png") == np.asarray(done.image)).all()
     assert (pixels(edited / "branches/0.png") == image).all()
     for n, picture in enumerate(done.branches, 1):
@@ -95,7 +97,7 @@ def test_the_folder_holds_what_the_pipeline_gives(edited, pipe, image):
 def test_types_are_found_and_used_again(call, given, pipe, image, tmp_path, capsys):
     plain = without(given, "--groups")
     assert call("edit", *plain, "--out", tmp_path / "found") == 0
-    assert call("group", *without(plain, "--steps"), "--out", tmp_path / "group") == 0
+    assert call("group", *without(plain, "--steps", "--mode"), "--out", tmp_path / "group") == 0
     found, alone = (result_of(tmp_path / name)["metrics"] for name in ("found", "group"))
     assert found["groups"] == alone["groups"]
     for name in ("1_old", "1_new", "2_old", "2_new", "3_old", "3_new"):
@@ -155,6 +157,7 @@ def test_kept_branches_are_not_sampled_again(call, given, edited, pipe, tmp_path
         source_prompt="a green circle left of a blue dog on a black background",
         edits=[Edit("black", "white", 9, strength=0.5)],
         groups=[AspectGroup("global", (0,), strength=0.5)],
+        mode="parallel",
         steps=3,
         latents=before[2:3],
     )
@@ -189,6 +192,39 @@ def test_images_of_other_sizes_are_resized_if_asked(call, given, image, tmp_path
     assert not (tmp_path / "out").exists()
     assert call("edit", *odd, "--resize", "--mask", f"1={tmp_path}/all.png") == 0
     assert pixels(tmp_path / "out/edited.png").shape == (32, 28, 3)
+
+
+def test_the_default_has_one_branch_with_all_types(call, given, edited, pipe, image, tmp_path):
+    from multi_edits import AspectGroup
+
+    mask = np.zeros((32, 32), bool)
+    mask[8:24, :16] = True
+    Image.fromarray(mask).save(tmp_path / "left.png")
+    chosen = [*without(given, "--mode"), "--mask", f"green={tmp_path}/left.png"]
+    assert call("edit", *chosen, "--strength", "dog=0.5", "--out", tmp_path / "out") == 0
+    edits = derive_edits(SOURCE, TARGET)
+    edits[1] = replace(edits[1], strength=0.5)
+    done = pipe(
+        image,
+        source_prompt=SOURCE,
+        edits=edits,
+        steps=3,
+        grouping=GroupingSettings(steps=2),
+        groups=[AspectGroup(g["kind"], tuple(k - 1 for k in g["edits"])) for g in GROUPS],
+        masks={0: mask},
+    )
+    assert (pixels(tmp_path / "out/edited.png") == np.asarray(done.image)).all()
+    result = result_of(tmp_path / "out")
+    assert result["settings"]["mode"] == "per-word"
+    assert [(row["type"], row["branch"]) for row in result["rows"]] == [
+        ("rigid", 1),
+        ("non-rigid", 1),
+        ("global", 1),
+    ]
+    assert result["title"] == "in.png: 3 edits in 1 branch"
+    assert not any("NO MASK" in note for note in result["notes"])
+    kept = ("--groups", tmp_path / "out", "--keep", 1, "--out", tmp_path / "kept")
+    assert call("edit", *without(given, "--groups"), *kept) == 2
 
 
 @pytest.mark.parametrize("mode", ["single", "sequential"])
@@ -226,8 +262,9 @@ def test_an_earlier_result_is_not_written_over(call, given, edited, capsys):
         (("--cross-ratio", 1.1), "--cross-ratio must be in [0, 1]"),
         (("--theta", -1), "--theta must be in [0, 1]"),
         (("--map-level", -1), "--map-level must be >= 0"),
-        (("--mode", "both"), "--mode: expected one of parallel, single, sequential"),
+        (("--mode", "both"), "--mode: expected one of per-word, parallel, single"),
         (("--compat", "reference", "--no-layout"), "--compat reference needs the layout"),
+        (("--compat", "reference", "--mode", "per-word"), "add --mode parallel"),
         (("--seed", -1), "--seed must be in"),
         (("--precision", "float16"), "float16 needs a GPU"),
         (("--offload",), "--offload is for a GPU"),
@@ -238,7 +275,8 @@ def test_an_earlier_result_is_not_written_over(call, given, edited, capsys):
         (("--groups", "{tmp}/cat.json"), "group 1: kind must be"),
         (("--keep", 1), "--keep needs --groups with the --out folder"),
         (("--keep", -1), "--keep must be >= 0"),
-        (("--groups", "{run}", "--keep", 1, "--mode", "single"), "--keep is for --mode parallel"),
+        (("--groups", "{run}", "--keep", 1, "--mode", "single"), "--keep needs --mode parallel"),
+        (("--groups", "{one}", "--keep", 1), "made with --mode per-word; --keep needs one of"),
         (("--groups", "{run}", "--keep", 3), "has 3 branches; keep at least 1 and leave at"),
         (("--groups", "{run}", "--keep", 1, "--strength", "1=2"), "was changed; keep fewer"),
         (("--groups", "{run}", "--keep", 1, "--source", SOURCE.replace("a r", "the r"),
@@ -253,7 +291,9 @@ def test_bad_input_is_told_in_one_line_before_torch(
 ):
     prepare(tmp_path, folder)
     places = {"tmp": tmp_path, "run": edited, "flow": tmp_path / "flow"}
-    places["sample"] = tmp_path / "sample"
+    places |= {"sample": tmp_path / "sample", "one": tmp_path / "one"}
+    if "{one}" in arguments:
+        made_per_word(edited, tmp_path / "one")
     words = [str(word).format(**places) for word in arguments]
     names = {word for word in words if word.startswith("--")}
     left = list(given)
@@ -289,6 +329,15 @@ def run_without_torch(words):
         sys.modules.pop("multi_edits.edit_command", None)
         if loaded is not None:
             sys.modules["multi_edits.edit_command"] = loaded
+
+
+def made_per_word(run, copy):
+    """Copy a run that was made with the default mode, as far as --keep looks at it."""
+    copy.mkdir()
+    shutil.copy(run / LATENTS, copy)
+    result = result_of(run)
+    result["settings"]["mode"] = "per-word"
+    (copy / "result.json").write_text(json.dumps(result))
 
 
 def prepare(place, folder):

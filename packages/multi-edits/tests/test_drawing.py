@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 
-from multi_edits.drawing import branch_label
+from multi_edits.drawing import branch_labels
 from multi_edits.edits import Edit
 from multi_edits.grouping import AspectGroup
 from papercommons.pictures import YELLOW, enlarge, heat, outline, shrink, strip
@@ -54,10 +55,12 @@ def test_a_line_runs_inside_of_a_region():
 
 
 def test_labels_name_the_edits():
-    edits = [Edit("red", "green", 1), Edit("cat", "dog", 2)]
-    assert (
-        branch_label(2, AspectGroup("rigid", (0, 1)), edits) == "2, rigid: red -> green, cat -> dog"
-    )
+    edits = [Edit("red", "green", 1), Edit("cat", "dog", 2), Edit("", "big", 3)]
+    groups = [AspectGroup("rigid", (0, 1)), AspectGroup("non-rigid", (2,))]
+    apart = SimpleNamespace(edits=edits, groups=groups, branches=[None, None])
+    assert branch_labels(apart) == ["1, rigid: red -> green, cat -> dog", "2, non-rigid: + big"]
+    together = SimpleNamespace(edits=edits, groups=groups, branches=[None])
+    assert branch_labels(together) == ["1, rigid: red -> green, cat -> dog; non-rigid: + big"]
 
 
 def test_a_strip_has_rows_of_four():

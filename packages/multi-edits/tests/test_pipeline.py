@@ -26,7 +26,13 @@ GROUPS = [
     AspectGroup("non-rigid", (1,)),
     AspectGroup("global", (2,)),
 ]
-QUICK = {"source_prompt": SOURCE, "target_prompt": TARGET, "steps": 3, "groups": GROUPS}
+QUICK = {
+    "source_prompt": SOURCE,
+    "target_prompt": TARGET,
+    "mode": "parallel",
+    "steps": 3,
+    "groups": GROUPS,
+}
 
 
 def pixels(image):
@@ -80,14 +86,14 @@ def test_groups_are_found_by_a_short_pass(pipe, image):
 
 
 def test_a_single_branch_has_all_edits(pipe, image):
-    done = pipe(image, **QUICK, mode="single")
+    done = pipe(image, **{**QUICK, "mode": "single"})
     assert done.prompts == (SOURCE, TARGET)
     assert [(group.kind, group.edits) for group in done.groups] == [("non-rigid", (0, 1, 2))]
     assert done.rows == 3 * 2 * 2
 
 
 def test_in_sequence_each_run_starts_from_the_8_bit_image_before(pipe, image, edited):
-    done = pipe(image, **QUICK, mode="sequential")
+    done = pipe(image, **{**QUICK, "mode": "sequential"})
     assert done.prompts == edited.prompts
     assert done.rows == 3 * 3 * 2 * 2
     edits = derive_edits(done.prompts[1], done.prompts[2])
@@ -95,6 +101,7 @@ def test_in_sequence_each_run_starts_from_the_8_bit_image_before(pipe, image, ed
         done.branches[0],
         source_prompt=done.prompts[1],
         edits=edits,
+        mode="parallel",
         steps=3,
         groups=[AspectGroup("non-rigid", (0,))],
         seed=1,
@@ -176,7 +183,7 @@ def test_maps_can_be_kept_at_another_level(pipe, image, edited):
     [
         ({"edits": []}, "either target_prompt or edits"),
         ({"target_prompt": None}, "either target_prompt or edits"),
-        ({"mode": "all"}, "mode must be one of parallel, single, sequential"),
+        ({"mode": "all"}, "mode must be one of per-word, parallel, single, sequential"),
         ({"steps": 1}, "steps must be at least 2, got 1"),
         ({"steps": 1001}, r"1\.\.1000, got 1001"),
         ({"groups": GROUPS[:2]}, r"hold the edits \[0, 1, 2\] once each, got \[0, 1\]"),

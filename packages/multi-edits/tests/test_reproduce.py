@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("diffusers")
 FOLDER = Path(__file__).parents[1] / "reproduce"
-MODULES = ("run", "pictures", "tables", "judging", "arms", "per_word", "cases")
+MODULES = ("run", "pictures", "tables", "judging", "arms", "cases")
 
 
 @pytest.fixture

@@ -93,7 +93,8 @@ class Branch:
         keep_tokens: tokens of its prompt whose regions stay as before, bool, (L,); None for none.
         sharing: what self-attention takes from the branch before: queries and keys ("structure",
             for rigid edits), keys and values ("content", for non-rigid ones), or None.
-        strength: factor on the change of predicted noise against the branch before, >= 0.
+        strength: factor on the change of predicted noise against the branch before, >= 0; a
+            number, or one for each place of the latents, float32, (H, W).
         mask: where it may change the image, bool, (H, W) of the latents; from the maps if None.
     """
 
@@ -103,7 +104,7 @@ class Branch:
     old_tokens: Tensor
     keep_tokens: Tensor | None = None
     sharing: Sharing | None = None
-    strength: float = 1.0
+    strength: float | Tensor = 1.0
     mask: Tensor | None = None
 
 

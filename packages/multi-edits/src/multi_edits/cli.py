@@ -63,8 +63,9 @@ def edit(
         edits: JSON file of edits instead: a list of objects with old, new and position.
         strength: how far edits go, e.g. dog=0.5,2=1.5; an edit is meant by its phrase or number.
         mask: pictures of the image's size, white where an edit may change it, e.g. dog=mask.png; a
-            branch goes by them if all of its edits have one.
-        groups: --out folder of an earlier run, or a JSON file: these groups, and no grouping pass.
+            branch of several edits goes by them if each has one, or --mode is per-word.
+        groups: --out folder of an earlier run, or a JSON file: these groups; the grouping pass is
+            left out, but for --mode per-word, which takes regions from it.
         keep: how many of the branches of the run --groups stay as they were; the others are
             sampled on top of them.
         out: new folder for edited.png, branches/, masks/, maps/, result.json and report.html.
@@ -80,7 +81,7 @@ def edit(
     if keep and (groups is None or not Path(groups).is_dir()):
         raise ValueError("--keep needs --groups with the --out folder of an earlier run")
     if keep and (method.mode != "parallel" or method.compat != "paper"):
-        raise ValueError("--keep is for --mode parallel and --compat paper")
+        raise ValueError("--keep needs --mode parallel, and --compat paper")
     size = check_image(image)
     files = [part.rpartition("=")[2] for part in mask or []]
     check_out(out, overwrite=overwrite, keep=existing(model, image, edits, groups, *files))

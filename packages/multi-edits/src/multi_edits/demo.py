@@ -9,11 +9,11 @@ from papercommons.demo import check_gradio, show_page
 from papercommons.pictures import enlarge
 from PIL import Image
 
-from multi_edits.drawing import branch_label
+from multi_edits.drawing import branch_labels
 from multi_edits.editing import LIMITS, EditRequest, edit_image, edit_rows
 from multi_edits.opening import open_pipeline
 from multi_edits.options import GroupOptions, MethodOptions, ModelOptions, check_seed
-from multi_edits.pipeline import MultiEditsPipeline
+from multi_edits.pipeline import MODES, MultiEditsPipeline
 from multi_edits.reading import wanted_edits
 
 MOST_PIXELS = 4_200_000  # attention grows with the square of it
@@ -70,13 +70,10 @@ def answer(
     image = Image.fromarray(photo)
     done = edit_image(pipe, image, request, method, GroupOptions(), seed=seed, resize=True)
     output = done.output
-    rows = [
-        [_short(row[name]) for name in COLUMNS] for row in edit_rows(output.edits, output.groups)
-    ]
-    branches = [
-        (enlarge(picture), branch_label(n, group, output.edits))
-        for n, (picture, group) in enumerate(zip(output.branches, output.groups, strict=True), 1)
-    ]
+    found = edit_rows(output.edits, output.groups, len(output.branches))
+    rows = [[_short(row[name]) for name in COLUMNS] for row in found]
+    labels = branch_labels(output)
+    branches = [(enlarge(image), name) for image, name in zip(output.branches, labels, strict=True)]
     says = f"{output.rows:,} network rows, {done.seconds:.1f} s."
     return enlarge(output.image), branches, rows, says
 
@@ -131,9 +128,7 @@ def build_page(pipe: MultiEditsPipeline, model: str) -> Any:
         source = gradio.Textbox(label="what the image shows", lines=1)
         target = gradio.Textbox(label="what it shall show", lines=1)
         with gradio.Accordion("How", open=False), gradio.Row():
-            mode = gradio.Radio(
-                ["parallel", "single", "sequential"], value="parallel", label="mode"
-            )
+            mode = gradio.Radio(list(MODES), value=MethodOptions().mode, label="mode")
             steps = gradio.Slider(2, 50, value=15, step=1, label="steps")
             guidance = gradio.Slider(1, 12, value=4, step=0.5, label="guidance")
             threshold = gradio.Slider(0, 1, value=0.5, step=0.05, label="threshold of regions")

@@ -11,13 +11,20 @@ from PIL import Image
 from multi_edits.editing import EditedImage
 from multi_edits.edits import Edit
 from multi_edits.grouping import Aspect, AspectGroup
+from multi_edits.pipeline import MultiEditsOutput
 
 MOST_SHOWN = 16
 
 
-def branch_label(number: int, group: AspectGroup, edits: Sequence[Edit]) -> str:
-    """Return a branch in a few words, for example ``1, rigid: red -> green``."""
-    return f"{number}, {group.kind}: {', '.join(str(edits[k]) for k in group.edits)}"
+def branch_labels(output: MultiEditsOutput) -> list[str]:
+    """Return each branch in a few words, for example ``1, rigid: red -> green``."""
+    groups = [_group_label(group, output.edits) for group in output.groups]
+    labels = groups if len(groups) == len(output.branches) else ["; ".join(groups)]
+    return [f"{n}, {label}" for n, label in enumerate(labels, 1)]
+
+
+def _group_label(group: AspectGroup, edits: Sequence[Edit]) -> str:
+    return f"{group.kind}: {', '.join(str(edits[k]) for k in group.edits)}"
 
 
 def step_sections(done: EditedImage) -> list[Section]:
@@ -27,10 +34,7 @@ def step_sections(done: EditedImage) -> list[Section]:
         done: of one request.
     """
     output = done.output
-    labels = [
-        branch_label(n, group, output.edits)
-        for n, group in enumerate(output.groups[:MOST_SHOWN], 1)
-    ]
+    labels = branch_labels(output)[:MOST_SHOWN]
     pictures = output.branches[: len(labels)]
     sections = [
         Section(

@@ -65,6 +65,10 @@ def read_earlier(folder: str, keep: int, source: str, edits: Sequence[Edit]) -> 
     found = result.get("metrics") if isinstance(result, dict) else None
     if not isinstance(found, dict) or not isinstance(found.get("prompts"), list):
         raise DataError(f"{path / 'result.json'}: not a result of multi-edits-edit")
+    settings = result.get("settings")
+    mode = settings.get("mode") if isinstance(settings, dict) else None
+    if mode != "parallel":
+        raise DataError(f"{folder}: was made with --mode {mode}; --keep needs one of parallel")
     groups = read_groups(path, edits)
     before = edits_from_json(found.get("edits"))
     if not 1 <= keep < len(groups):

@@ -79,14 +79,14 @@ def edit_picture(
         done = continue_edit(pipe, earlier, request, method, grouping, seed=seed)
     options = {**asdict(method), **asdict(grouping), **asdict(where)}
     folder = prepare_out(out, {**settings, "seed": seed, **options}, overwrite=overwrite)
-    count = len(done.output.groups)
+    count = len(done.output.branches)
     what = "run" if method.mode == "sequential" else "branch"
     result = Result(
         package=PACKAGE,
         command="multi-edits-edit",
         title=f"{Path(settings['image']).name}: {_counted(len(edits), 'edit')} in "
         f"{_counted(count, what)}",
-        rows=edit_rows(done.output.edits, done.output.groups),
+        rows=edit_rows(done.output.edits, done.output.groups, count),
         metrics={**describe(done), "model_hash": found_hash},
         settings={**settings, "seed": seed, **options},
         limits=LIMITS,
@@ -95,7 +95,7 @@ def edit_picture(
         notes=[
             f"{done.output.rows:,} network rows, {done.seconds:.1f} s",
             *_kept_note(done.kept),
-            *_mask_notes(masks, edits, done.output.groups, done.kept),
+            *_mask_notes(method, masks, edits, done.output.groups, done.kept),
         ],
     )
     result.files |= save_edit(folder, done)
@@ -121,12 +121,15 @@ def _kept_note(kept: int) -> list[str]:
 
 
 def _mask_notes(
+    method: MethodOptions,
     masks: Mapping[int, np.ndarray],
     edits: Sequence[Edit],
     groups: Sequence[AspectGroup],
     kept: int,
 ) -> list[str]:
     """Return a line for each branch whose masks do not count."""
+    if method.mode == "per-word":
+        return []
     notes = []
     for n, group in enumerate(groups):
         masked = [str(edits[k]) for k in group.edits if k in masks]
@@ -186,7 +189,7 @@ def group_picture(
         command="multi-edits-group",
         title=f"{Path(settings['image']).name}: {_counted(len(edits), 'edit')} in "
         f"{_counted(len(groups), 'group')}",
-        rows=edit_rows(edits, groups),
+        rows=edit_rows(edits, groups, len(groups)),
         metrics={"edits": edits_to_json(edits), "groups": group_facts(groups)},
         settings=options,
         limits="Types and groups are guesses from the attention maps of a short pass.",

@@ -129,14 +129,17 @@ def given_groups(groups: Sequence[GivenGroup], edits: Sequence[Edit]) -> tuple[A
     )
 
 
-def edit_rows(edits: Sequence[Edit], groups: Sequence[AspectGroup]) -> list[dict[str, Any]]:
+def edit_rows(
+    edits: Sequence[Edit], groups: Sequence[AspectGroup], branches: int
+) -> list[dict[str, Any]]:
     """Return a table with one row for each edit; what has no branch was left out.
 
     Args:
         edits: in their order.
-        groups: one for each branch or run.
+        groups: one for each branch or run, or several for a single one.
+        branches: how many there are.
     """
-    homes = {k: (n, group) for n, group in enumerate(groups, 1) for k in group.edits}
+    homes = {k: (min(n, branches), group) for n, group in enumerate(groups, 1) for k in group.edits}
     rows = []
     for k, edit in enumerate(edits):
         number, group = homes.get(k, (None, None))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from multi_edits.blending import latent_mask
 from multi_edits.edits import Edit
-from multi_edits.grouping import AspectGroup
+from multi_edits.grouping import Aspect, AspectGroup
 
 ImageLike = Image.Image | np.ndarray | str | Path
 
@@ -50,9 +50,11 @@ def latent_regions(
     return regions
 
 
-def check_groups(groups: Sequence[AspectGroup], edits: Sequence[Edit]) -> None:
-    """Raise unless every edit that counts is in exactly one group."""
-    grouped = sorted(edit for group in groups for edit in group.edits)
+def check_held(
+    name: str, parts: Sequence[AspectGroup] | Sequence[Aspect], edits: Sequence[Edit]
+) -> None:
+    """Raise unless every edit that counts is in exactly one of the parts."""
+    held = sorted(edit for part in parts for edit in part.edits)
     wanted = [k for k, edit in enumerate(edits) if edit.strength > 0]
-    if grouped != wanted:
-        raise ValueError(f"groups must hold the edits {wanted} once each, got {grouped}")
+    if held != wanted:
+        raise ValueError(f"{name} must hold the edits {wanted} once each, got {held}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from multi_edits.pipeline import GroupingSettings
 
 PACKAGE = "multi-edits"
-Mode = Literal["parallel", "single", "sequential"]
+Mode = Literal["per-word", "parallel", "single", "sequential"]
 MOST_SCENE_EDITS = 8
 SCENE_KINDS = {
     "simple": ("color", "shape", "background"),
@@ -52,8 +52,9 @@ class MethodOptions:
     """How edits are made.
 
     Attributes:
-        mode: all groups of edits in one run, each in its branch (parallel); all in one branch
-            (single); or one run after another, one for each edit (sequential).
+        mode: all edits in one branch, each with its own control and region (per-word, ours); a
+            branch for each group of edits (parallel, the paper's); all in one branch with one
+            control (single); or one run after another, one for each edit (sequential).
         steps: of the sampling, >= 2.
         guidance: classifier-free guidance of the branches.
         source_guidance: of the source.
@@ -69,7 +70,7 @@ class MethodOptions:
         compat: paper, or reference for the published code's order of branches and masks.
     """
 
-    mode: Mode = "parallel"
+    mode: Mode = "per-word"
     steps: int = 15
     guidance: float = 4.0
     source_guidance: float = 1.0
@@ -92,6 +93,8 @@ class MethodOptions:
                 raise ValueError(f"{_flag(name)} must be a number >= 0, got {value}")
         if self.map_level is not None and self.map_level < 0:
             raise ValueError(f"--map-level must be >= 0, got {self.map_level}")
+        if self.compat == "reference" and self.mode == "per-word":
+            raise ValueError("--compat reference is of several branches; add --mode parallel")
         if self.compat == "reference" and self.layout is False:
             raise ValueError("--compat reference needs the layout streams; leave out --no-layout")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -16,14 +16,15 @@ from torch import Tensor
 from multi_edits.branches import SamplingSettings
 from multi_edits.edits import Edit, apply_edits, derive_edits, locate_edits
 from multi_edits.grouping import Aspect, AspectGroup, Order, group_aspects, one_group
-from multi_edits.inputs import ImageLike, check_groups, latent_regions, open_picture
+from multi_edits.inputs import ImageLike, check_held, latent_regions, open_picture
 from multi_edits.loading import check_parts, load_parts
 from multi_edits.model import EditingModel
+from multi_edits.options import Mode
+from multi_edits.per_word import edit_regions, plan_per_word
 from multi_edits.planning import BranchPlan, find_aspects, plan_branches
 from multi_edits.words import strip_brackets
 
-Mode = Literal["parallel", "single", "sequential"]
-MODES = ("parallel", "single", "sequential")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class MultiEditsOutput:
     Attributes:
         image: the result.
         edits: with their positions in the source prompt.
-        groups: of the edits, in the order of the branches or of the runs.
-        aspects: with their attention maps; empty if the groups were given.
+        groups: of the edits, in the order of the branches or of the runs; with mode per-word all
+            of them have the one branch.
+        aspects: with their attention maps; empty if there was no grouping pass.
         prompts: the source's, then one for each branch or run.
         masks: where each branch differs from the one before, bool, (N, h, w) at the size of the
             latents; None without edits.
@@ -144,11 +146,12 @@ class MultiEditsPipeline(DiffusionPipeline):
         source_prompt: str,
         target_prompt: str | None = None,
         edits: Sequence[Edit] | None = None,
-        mode: Mode = "parallel",
+        mode: Mode = "per-word",
         steps: int = 15,
         settings: SamplingSettings | None = None,
         grouping: GroupingSettings | None = None,
         groups: Sequence[AspectGroup] | None = None,
+        aspects: Sequence[Aspect] | None = None,
         masks: Mapping[int, np.ndarray | Tensor] | None = None,
         latents: Tensor | None = None,
         seed: int = 0,
@@ -162,12 +165,17 @@ class MultiEditsPipeline(DiffusionPipeline):
             target_prompt: what the result shall show; its edits are derived, brackets around
                 phrases help. Either this or `edits`.
             edits: what to change, each with its strength.
-            mode: all groups of edits in one run (parallel), all edits in one branch (single), or
-                one run for each edit, each on the 8-bit image that the one before gave.
+            mode: all edits in one branch, each with its own control and region (per-word, ours,
+                see `multi_edits.per_word`), a branch for each group of edits (parallel, the
+                paper's), all in one branch with one control (single), or one run for each edit,
+                each on the 8-bit image that the one before gave (sequential).
             steps: at least 2; paper: 15.
             settings: of the sampling; the paper's if not given.
             grouping: how edits are typed and grouped; the paper's if not given.
-            groups: those of an earlier result, or made up; the grouping pass is left out.
+            groups: those of an earlier result, or made up; the grouping pass is left out, but mode
+                per-word needs it for the regions of the edits.
+            aspects: those of the same edits, from `find_groups` or an earlier result; with `groups`
+                there is no such pass in any mode.
             masks: index of an edit -> where it may change the image, (H, W) of the image.
             latents: of the image, if they are known, float, (1, C, h, w); it is not encoded then.
             seed: of the noise, the same on every device.
@@ -181,9 +189,10 @@ class MultiEditsPipeline(DiffusionPipeline):
             raise ValueError("pass either target_prompt or edits")
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode}")
-        run = _Run(
-            EditingModel(self), settings or SamplingSettings(), grouping or GroupingSettings(), seed
-        )
+        settings = settings or SamplingSettings()
+        if mode == "per-word" and settings.compat == "reference":
+            raise ValueError("compat reference is of several branches; take mode parallel")
+        run = _Run(EditingModel(self), settings, grouping or GroupingSettings(), seed)
         timesteps = run.model.timesteps(steps)
         picture = run.model.fit(open_picture(image), resize=resize)
         source = strip_brackets(source_prompt)
@@ -195,17 +204,25 @@ class MultiEditsPipeline(DiffusionPipeline):
                 picture, tuple(wanted), (), (), (source,), None, (), latents.cpu(), 0
             )
         regions = latent_regions(masks or {}, len(wanted), picture, latents)
-        aspects: tuple[Aspect, ...] = ()
-        if groups is None:
-            groups, aspects = run.group(latents, source, wanted)
-        check_groups(groups, wanted)
+        for name, parts in (("groups", groups), ("aspects", aspects)):
+            if parts is not None:
+                check_held(name, parts, wanted)
+        if groups is None or (mode == "per-word" and aspects is None):
+            found, aspects = run.group(latents, source, wanted)
+            groups = found if groups is None else groups
+        aspects = tuple(aspects or ())
         if mode == "single":
             groups = [one_group(groups)]
         if mode == "sequential":
             groups = [replace(g, edits=(edit,)) for g in groups for edit in g.edits]
             done = run.one_by_one(latents, source, wanted, groups, timesteps, regions)
         else:
-            done = run.together(latents, source, wanted, groups, timesteps, regions)
+            if mode == "per-word":
+                regions = run.regions(latents, aspects) | regions
+                plan = run.plan_per_word(source, wanted, groups, regions)
+            else:
+                plan = run.plan(source, wanted, groups, regions)
+            done = run.together(latents, plan, timesteps)
         prompts, images, changed, made = done
         return MultiEditsOutput(
             images[-1],
@@ -270,7 +287,7 @@ class _Run:
     ) -> tuple[list[AspectGroup], tuple[Aspect, ...]]:
         """Sample source and target for a few steps, and type the edits by their maps."""
         wanted = tuple(k for k, edit in enumerate(edits) if edit.strength > 0)
-        plan = self._plan(source, edits, [AspectGroup("rigid", wanted)], {})
+        plan = self.plan(source, edits, [AspectGroup("rigid", wanted)], {})
         samples = self.model.sample(
             latents,
             plan.prompts,
@@ -297,17 +314,14 @@ class _Run:
         )
         return groups, tuple(aspects)
 
-    def together(
-        self,
-        latents: Tensor,
-        source: str,
-        edits: Sequence[Edit],
-        groups: Sequence[AspectGroup],
-        timesteps: Sequence[int],
-        regions: Mapping[int, Tensor],
-    ) -> _Outcome:
-        """Run one branch for each group, all at once."""
-        plan = self._plan(source, edits, groups, regions)
+    def regions(self, latents: Tensor, aspects: Sequence[Aspect]) -> dict[int, Tensor]:
+        """Return where each edit is seen."""
+        return edit_regions(
+            aspects, self.settings.thresh_edit, (latents.shape[-2], latents.shape[-1])
+        )
+
+    def together(self, latents: Tensor, plan: BranchPlan, timesteps: Sequence[int]) -> _Outcome:
+        """Run all branches at once."""
         samples = self.model.sample(
             latents, plan.prompts, plan.branches, timesteps, self.settings, self.seed
         )
@@ -332,8 +346,9 @@ class _Run:
             region = {0: regions[index]} if index in regions else {}
             start = self.model.encode(images[-1]) if images else latents
             alone = [replace(group, edits=(0,))]
+            plan = self.plan(state.text, [edit], alone, region)
             after, result, mask, x0 = replace(self, seed=self.seed + n).together(
-                start, state.text, [edit], alone, timesteps, region
+                start, plan, timesteps
             )
             prompts.append(after[-1])
             images += result
@@ -341,13 +356,14 @@ class _Run:
             made.append(x0)
         return tuple(prompts), images, torch.stack(masks), torch.cat(made)
 
-    def _plan(
+    def plan(
         self,
         source: str,
         edits: Sequence[Edit],
         groups: Sequence[AspectGroup],
         regions: Mapping[int, Tensor],
     ) -> BranchPlan:
+        """Return one branch for each group."""
         return plan_branches(
             source,
             edits,
@@ -356,4 +372,21 @@ class _Run:
             encode=lambda prompts: self.model.prompts(prompts).states,
             masks=regions,
             compat=self.settings.compat,
+        )
+
+    def plan_per_word(
+        self,
+        source: str,
+        edits: Sequence[Edit],
+        groups: Sequence[AspectGroup],
+        regions: Mapping[int, Tensor],
+    ) -> BranchPlan:
+        """Return one branch for all groups."""
+        return plan_per_word(
+            source,
+            edits,
+            groups,
+            regions,
+            tokenizer=self.model.pipe.tokenizer,
+            encode=lambda prompts: self.model.prompts(prompts).states,
         )

@@ -183,8 +183,9 @@ class _Loop:
         ]
         self.rows = 1 + count * (2 if settings.has_layout else 1)
         self.halves = 2 if settings.guided else 1
-        self.strengths = torch.tensor([b.strength for b in branches], device=device)
-        self.scaled = any(branch.strength != 1 for branch in branches)
+        strengths = [torch.as_tensor(b.strength, dtype=torch.float32) for b in branches]
+        self.scaled = any(bool((strength != 1).any()) for strength in strengths)
+        self.strengths = torch.stack([s.expand(self.size) for s in strengths])[:, None].to(device)
         guidance = torch.full((self.rows,), settings.source_guidance, device=device)
         guidance[1 : 1 + count] = settings.guidance
         self.guidance = guidance.view(-1, 1, 1, 1)
@@ -227,7 +228,7 @@ class _Loop:
         """Return predicted noise whose change from branch to branch is scaled by the strengths."""
         if not self.scaled:
             return eps
-        changes = eps.diff(dim=0) * self.strengths.view(-1, 1, 1, 1)
+        changes = eps.diff(dim=0) * self.strengths
         return torch.cat([eps[:1], eps[:1] + changes.cumsum(0)])
 
     def before(self, source: Tensor, streams: Tensor, chained: bool) -> Tensor:
