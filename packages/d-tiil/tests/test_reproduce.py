@@ -117,7 +117,9 @@ def test_a_small_study_is_kept_and_written(study, models, quick, tmp_path, monke
     methods = {row["method"] for row in first["rows"]}
     assert methods == set(study["answers"].METHODS)
     assert {row["kind"] for row in first["rows"]} == {*KINDS, "all"}
-    assert {row["model"] for row in first["held_out"]} == {plan.SEEN, plan.HELD_OUT}
+    crowded = json.loads((tmp_path / "out-crowded.json").read_text())
+    assert {row["model"] for row in crowded["rows"]} == {plan.SEEN, plan.HELD_OUT}
+    assert [row["model"] for row in crowded["models"]] == [plan.SEEN, plan.HELD_OUT]
     assert {row["kind"] for row in first["image"]} == {"color", "all"}
     by = {(row["kind"], row["method"]): row for row in first["rows"]}
     assert by["color", "full mask"]["IoU"] < 0.5
@@ -133,3 +135,11 @@ def test_a_small_study_is_kept_and_written(study, models, quick, tmp_path, monke
     assert len(asked) == asked_first
     assert kept.stat().st_mtime_ns == before
     assert json.loads(out.read_text()) == first
+    (tmp_path / "out-crowded.json").unlink()
+    for only in ("simple", "crowded"):
+        monkeypatch.setattr(sys, "argv", [*map(str, words), "--only", only])
+        run.main()
+        assert (tmp_path / "out-crowded.json").is_file() == (only == "crowded")
+    assert json.loads(out.read_text()) == first
+    assert json.loads((tmp_path / "out-crowded.json").read_text()) == crowded
+    assert len(asked) == asked_first
