@@ -220,12 +220,54 @@ def wheels(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *map(str, made))
 
 
+@cache
+def local_index() -> str:
+    """Return the address of a package index (PEP 503) of what `nox -s wheels` left in dist/."""
+    index = ROOT / "build" / "index"
+    shutil.rmtree(index, ignore_errors=True)
+    for name in FOLDERS:
+        files = sorted(ROOT.glob(f"dist/{name.replace('-', '_')}-*"))
+        if len(files) != 2:
+            raise SystemExit(f"noxfile: dist/ has {len(files)} files of {name}; nox -s wheels")
+        (index / name).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, index / name)
+        links = "\n".join(f'<a href="{file.name}">{file.name}</a><br>' for file in files)
+        (index / name / "index.html").write_text(links, encoding="utf-8")
+    return index.as_uri()
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("kind", ["wheel", "sdist"], ids=["wheel", "sdist"])
+@nox.parametrize("package", each_package("pyproject.toml"))
+def rehearse(session: nox.Session, package: str, kind: str) -> None:
+    """Rehearse a release: install what `nox -s wheels` built by its name, from a local index."""
+    names = dict.fromkeys(["papercommons", package])
+    anew = [f"--reinstall-package={name}" for name in names]
+    from_source = [f"--no-binary={name}" for name in names] if kind == "sdist" else []
+    session.install(*PINNED, "--index", local_index(), *anew, *from_source, package)
+    check = ROOT / ".github" / "scripts" / "check_isolation.py"
+    session.chdir(session.create_tmp())
+    session.run("python", "-P", str(check), package, *FOLDERS, env={"PYTHONPATH": None})
+
+
 @nox.session
 def examples(session: nox.Session) -> None:
     """Run docs/examples in one environment that holds all packages, and a user's project."""
     users = str(ROOT / "docs" / "examples" / "downstream_project")
     install(session, dict.fromkeys(FOLDERS, "") | {"papercommons": "[test]"}, "-e", users)
     pytest(session, str(ROOT / "docs" / "examples"), *ARGUMENTS)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of the start page into docs/assets, of all packages or of those named."""
+    install(session, dict.fromkeys(FOLDERS, "") | {"defi-net": "[synth]"})
+    for package in PACKAGES:
+        script = ROOT / "docs" / "pictures" / f"draw_{package.replace('-', '_')}.py"
+        if script.exists():
+            # One thread: networks this small gain nothing from more.
+            session.run("python", str(script), env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(tags=["fast"])
