@@ -163,6 +163,20 @@ def test_source_files_are_short_enough_to_read(folder):
     assert {str(file.relative_to(ROOT)): n for file, n in lengths.items() if n > 400} == {}
 
 
+@every_folder
+def test_the_api_page_names_every_module_once(folder):
+    """In a line of its own, or in the text, as those are that the commands alone use."""
+    page = (ROOT / "docs" / "api" / f"{project(folder)['name']}.md").read_text(encoding="utf-8")
+    found = re.findall(rf"^::: (\S+)$|`({module_of(folder)}\.[\w.]+)`", page, re.MULTILINE)
+    named = [line or word for line, word in found]
+    places = [place.relative_to(folder / "src") for place in (folder / "src").rglob("[!_]*")]
+    modules = {".".join(place.with_suffix("").parts) for place in places if place.suffix == ".py"}
+    packages = {".".join(place.parts) for place in places if not place.suffix}
+    assert sorted(named) == sorted(set(named))
+    assert modules - set(named) == set()
+    assert set(named) - modules - packages == set()
+
+
 def test_no_file_is_above_one_mebibyte():
     assert [str(path) for path in committed() if path.stat().st_size > 1 << 20] == []
 

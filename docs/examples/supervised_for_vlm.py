@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from papercommons.cli import ComputeOptions
 from papercommons.data.pairs import Pairs
-from papercommons.metrics.verification import roc_auc
+from papercommons.metrics.roc import binary_auc
 from papercommons.testing.drawn_words import draw_word
 from ssl_hv import create_encoder, nt_xent_loss
 from torch import nn
@@ -52,7 +52,7 @@ def main() -> tuple[float, ...]:
     seen, unseen = pairs_of(LABELLED), pairs_of(UNSEEN)
     how = {"epochs": 6, "lr": 1e-2, "run": ComputeOptions(accelerator="cpu")}
     modules = [train_resnet(images, seen, network=it, **how) for it in (scratch, trained)]
-    return tuple(roc_auc(score_pairs(module, unseen), unseen.same) for module in modules)
+    return tuple(binary_auc(score_pairs(module, unseen), unseen.same) for module in modules)
 
 
 if __name__ == "__main__":

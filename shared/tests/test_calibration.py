@@ -15,6 +15,7 @@ from papercommons.metrics.calibration import (
     min_cllr,
     pool_adjacent_violators,
     tippett,
+    weighted_ece,
 )
 
 
@@ -125,6 +126,25 @@ def test_brier_and_ece_by_hand():
     # bins of 0.5: {0.3} is 0.3 off; {0.9, 0.8, 1.0} mean 0.9 against 2/3
     assert ece(p, same, bins=2) == pytest.approx((0.3 + 3 * abs(0.9 - 2 / 3)) / 4)
     assert ece([0.25] * 4, [1, 0, 0, 0]) == pytest.approx(0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=2, max_size=30))
+def test_ece_with_weights_is_that_of_repeated_pairs(rows):
+    p, same = (np.array(column) for column in zip(*rows, strict=True))
+    times = np.random.default_rng(len(rows)).integers(3, size=(4, len(rows)))
+    times[0] = 0
+    nothing, *found = weighted_ece(p, same, times)
+    assert math.isnan(nothing)
+    for row, value in zip(times[1:], found, strict=True):
+        repeated = ece(p.repeat(row), same.repeat(row)) if row.any() else math.nan
+        assert value == pytest.approx(repeated, nan_ok=True)
+    if 0 < same.sum() < len(same):  # balanced: as if the rarer class were repeated
+        row = np.where(same, (~same).sum(), same.sum())
+        assert ece(p, same, balanced=True) == pytest.approx(ece(p.repeat(row), same.repeat(row)))
+    else:
+        assert math.isnan(ece(p, same, balanced=True))
+    with pytest.raises(ValueError, match=r"weights must be \(R, "):
+        weighted_ece(p, same, times[1])
 
 
 def test_tippett_counts_what_is_at_or_above():

@@ -12,6 +12,7 @@ import torch
 from papercommons.cli import (
     ComputeOptions,
     DeviceOptions,
+    FloatRunOptions,
     RunOptions,
     leave_process_group,
     program,
@@ -310,9 +311,10 @@ def test_commands_of_one_process_refuse_to_be_one_of_several(options, code, monk
 
 
 @pytest.mark.parametrize(
-    ("options", "code"), [(ComputeOptions, 2), (DeviceOptions, 0), (RunOptions, 0)]
+    ("options", "code"),
+    [(ComputeOptions, 2), (FloatRunOptions, 2), (DeviceOptions, 0), (RunOptions, 0)],
 )
-def test_double_precision_is_offered_where_lightning_moves_the_batches(options, code, capsys):
+def test_double_precision_is_offered_where_a_command_has_use_for_it(options, code, capsys):
     def function(*, run=options()) -> None:  # noqa: B008
         """Do.
 

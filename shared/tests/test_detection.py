@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from papercommons.metrics.detection import false_alarm_threshold, image_metrics, image_score
-from papercommons.metrics.localization import binary_auc
+from papercommons.metrics.roc import binary_auc
 
 
 def test_the_score_of_a_map():

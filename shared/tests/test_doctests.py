@@ -11,6 +11,7 @@ METRICS = ("localization", "roc", "tables", "detection")
 @pytest.mark.parametrize(
     "name",
     [
+        "checks",
         "errors",
         "files",
         "report",

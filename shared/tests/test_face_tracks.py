@@ -3,12 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from papercommons.faces.boxes import Face
-from papercommons.faces.crops import TEMPLATE
 from papercommons.faces.tracks import link_faces, smooth_between, track_faces
 
 
-def face(x, side=40.0, landmarks=None):
-    return Face(np.array([x, 0.0, x + side, side]), 1.0, landmarks)
+def face(x, side=40.0):
+    return Face(np.array([x, 0.0, x + side, side]), 1.0)
 
 
 def test_every_eighth_frame_is_looked_at_and_a_late_last():
@@ -86,16 +85,6 @@ def test_a_false_face_for_a_moment_is_a_small_track():
     assert (len(large.numbers), len(small.numbers)) == (8, 1)
     assert large.size > 10 * small.size
     assert large.boxes_at(60).shape == (60, 4)
-
-
-def test_landmarks_are_followed_too():
-    found = [(n, [face(0.0, landmarks=TEMPLATE + n)]) for n in range(0, 32, 8)]
-    (track,) = link_faces(found)
-    points = track.landmarks_at(25)
-    assert points.shape == (25, 5, 2)
-    np.testing.assert_allclose(points[10], TEMPLATE + 10)
-    (without,) = link_faces([(0, [face(0.0)])])
-    assert without.landmarks_at(9) is None
 
 
 def test_a_speaker_is_followed_through_a_clip(shared_files):

@@ -6,23 +6,11 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from papercommons.errors import DataError
 from papercommons.faces import boxes as boxes_module
-from papercommons.faces.boxes import Face, mouth_box, overlap, read_boxes, square_box
-from papercommons.faces.crops import (
-    TEMPLATE,
-    align_face,
-    crop_box,
-    crop_boxes,
-    face_template,
-    similarity,
-    warp,
-)
+from papercommons.faces.boxes import Face, overlap, read_boxes, square_box
+from papercommons.faces.crops import crop_box
 from papercommons.faces.detection import MtcnnDetector, gather, open_detector
-
-coordinates = st.floats(-100, 100)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +33,6 @@ def test_one_face_is_found_where_it_is(detector, astronaut):
     (face,) = detector(astronaut)
     assert overlap(face.box[None], np.array([[170.0, 63, 277, 170]]))[0, 0] > 0.8
     assert face.score >= 5
-    assert face.landmarks is None
     (gray,) = detector(astronaut[:, :, 1].copy())
     assert overlap(face.box[None], gray.box[None])[0, 0] > 0.8
 
@@ -116,26 +103,24 @@ def test_detectors_are_named(monkeypatch):
         open_detector("lbp")
 
 
-def test_mtcnn_is_asked_for_boxes_and_landmarks(monkeypatch):
+def test_mtcnn_is_asked_for_boxes(monkeypatch):
     """A stand-in with facenet_pytorch's interface; the package itself is no dependency."""
 
     class Network:
         def __init__(self, **settings):
             assert settings == {"keep_all": True, "post_process": False, "device": "cpu"}
 
-        def detect(self, image, landmarks):
+        def detect(self, image):
             assert image.shape == (20, 30, 3)
             if not image.any():
-                return None, None, None
+                return None, [None]
             boxes = np.array([(0, 0, 5, 5), (5, 5, 15, 15), (0, 0, 9, 9)], np.float32)
-            points = np.stack([TEMPLATE] * 3).astype(np.float32)
-            return boxes, np.array([0.99, 0.9, 0.5], np.float32), points
+            return boxes, np.array([0.99, 0.9, 0.5], np.float32)
 
     monkeypatch.setitem(sys.modules, "facenet_pytorch", types.SimpleNamespace(MTCNN=Network))
     detect = MtcnnDetector()
     faces = detect(np.ones((20, 30), np.uint8))
     assert [face.area for face in faces] == [100, 25]
-    assert faces[0].landmarks.shape == (5, 2)
     assert detect(np.zeros((20, 30, 3), np.uint8)) == []
 
 
@@ -146,15 +131,6 @@ def test_squares():
     np.testing.assert_allclose(square[1], [-0.3, -0.8, 2.3, 1.8])
     with pytest.raises(ValueError, match="scale must be > 0"):
         square_box(square, 0)
-
-
-def test_mouth():
-    np.testing.assert_allclose(mouth_box(np.array([0.0, 0, 100, 100])), [25, 55, 75, 105])
-    turned = TEMPLATE @ np.array([(0, 1), (-1, 0)])  # by 90 degrees: the square follows
-    for points in (TEMPLATE, turned):
-        box = mouth_box(np.zeros(4), points)
-        np.testing.assert_allclose((box[:2] + box[2:]) / 2, points[3:].mean(0) + 0.5)
-        np.testing.assert_allclose(box[2:] - box[:2], 1.2 * 40.7, atol=0.2)
 
 
 def test_overlap():
@@ -188,8 +164,6 @@ def test_making_smaller_averages():
     stripes[:, ::2] = 200
     crop = crop_box(stripes, np.array([0.0, 0, 64, 64]), 16)
     np.testing.assert_allclose(crop[:, 2:-2], 100, atol=8)
-    matrix = np.array([(0.25, 0, -0.375), (0, 0.25, -0.375)])
-    np.testing.assert_allclose(warp(stripes, matrix, 16)[2:-2, 2:-2], 100, atol=1)
 
 
 @pytest.mark.parametrize(
@@ -208,92 +182,9 @@ def test_boxes_that_cannot_be_cropped(box, message):
         crop_box(ramp(), np.array(box, float), 8)
 
 
-def test_crops_of_frames():
-    frames = np.stack([ramp(), ramp()[::-1]])
-    boxes = np.array([[0.0, 0, 20, 20], [10, 10, 30, 30]])
-    crops = crop_boxes(iter(frames), boxes, 20)
-    np.testing.assert_array_equal(crops[1], frames[1][10:30, 10:30])
-    for wrong in (frames[:1], frames[[0, 1, 1]]):
-        with pytest.raises(ValueError, match="as many as boxes, 2"):
-            crop_boxes(wrong, boxes, 20)
-    with pytest.raises(ValueError, match="at least one box"):
-        crop_boxes([], np.empty((0, 4)), 20)
-    with pytest.raises(ValueError, match="size must be >= 1"):
-        crop_boxes(frames, boxes, 0)
-
-
-@given(st.floats(-3.1, 3.1), st.floats(0.1, 10), coordinates, coordinates, st.integers(0, 2**31))
-def test_a_similarity_is_recovered(angle, scale, x, y, seed):
-    points = np.random.default_rng(seed).normal(size=(5, 2))
-    turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
-    matrix = similarity(points, points @ turn.T + (x, y))
-    np.testing.assert_allclose(matrix, np.column_stack([turn, (x, y)]), atol=1e-9)
-
-
-def test_a_similarity_is_the_best_in_least_squares():
-    rng = np.random.default_rng(0)
-    source, target = rng.normal(size=(2, 6, 2))
-    matrix = similarity(source, target)
-    design = np.zeros((12, 4))
-    design[::2] = np.column_stack([source[:, 0], -source[:, 1], np.ones(6), np.zeros(6)])
-    design[1::2] = np.column_stack([source[:, 1], source[:, 0], np.zeros(6), np.ones(6)])
-    a, b, x, y = np.linalg.lstsq(design, target.ravel(), rcond=None)[0]
-    np.testing.assert_allclose(matrix, [(a, -b, x), (b, a, y)], atol=1e-12)
-
-
-def test_a_similarity_as_scikit_image_has_it():
-    transform = pytest.importorskip("skimage.transform", reason="needs scikit-image")
-    points = TEMPLATE + np.random.default_rng(1).normal(size=(5, 2)) * 4
-    other = transform.estimate_transform("similarity", points, TEMPLATE).params[:2]
-    np.testing.assert_allclose(similarity(points, TEMPLATE), other, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        (np.zeros((5, 2)), TEMPLATE),
-        (TEMPLATE, TEMPLATE[:4]),
-        (TEMPLATE * np.nan, TEMPLATE),
-    ],
-)
-def test_points_without_a_similarity(source, target):
-    with pytest.raises(ValueError, match="points must be"):
-        similarity(source, target)
-
-
-def test_the_template_with_its_margin():
-    np.testing.assert_allclose(face_template(112, 1.0), TEMPLATE)
-    # scaled to 224, moved by 0.15 * 224, shrunk by 224 / (224 + 0.3 * 224)
-    np.testing.assert_allclose(face_template(224), (TEMPLATE * 2 + 33.6) * 224 / (224 + 67.2))
-    np.testing.assert_allclose(face_template(64).mean(0) / 64, face_template(256).mean(0) / 256)
-    with pytest.raises(ValueError, match="margin must be >= 1"):
-        face_template(112, 0.9)
-
-
-def test_landmarks_come_to_lie_on_the_template():
-    """Bright spots at the landmarks of a turned face are found again at the template's."""
-    angle, size = 0.4, 96
-    turn = 2.5 * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
-    landmarks = TEMPLATE @ turn.T + (150, 20)
-    rows, columns = np.mgrid[:480, :480]
-    spots = sum(np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 50) for x, y in landmarks)
-    face = align_face((spots * 250).clip(0, 255).astype(np.uint8), landmarks, size)
-    assert face.shape == (size, size)
-    for x, y in face_template(size):
-        column, row = round(x), round(y)
-        part = face[row - 3 : row + 4, column - 3 : column + 4].astype(float)
-        inner = np.mgrid[-3:4, -3:4]
-        shift = (inner * part).sum((1, 2)) / part.sum()
-        np.testing.assert_allclose(shift, (y - row, x - column), atol=0.15)
-
-
-def test_warping_as_scikit_image_does():
-    transform = pytest.importorskip("skimage.transform", reason="needs scikit-image")
-    image = np.random.default_rng(0).integers(0, 255, (50, 60), np.uint8)
-    matrix = np.array([(0.9, -0.4, 5.0), (0.4, 0.9, -8.0)])
-    inverse = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))
-    other = transform.warp(image, inverse, output_shape=(40, 40), order=1, mode="edge")
-    np.testing.assert_allclose(warp(image, matrix, 40), other * 255, atol=1.5)
+def test_a_crop_has_pixels():
+    with pytest.raises(ValueError, match="size must be >= 1, got 0"):
+        crop_box(ramp(), np.array([0.0, 0, 20, 20]), 0)
 
 
 def test_boxes_from_a_file(tmp_path):

@@ -9,6 +9,7 @@ import yaml
 from papercommons.errors import DataError
 from papercommons.files import (
     atomic_path,
+    check_file_out,
     check_out,
     find_saved,
     hash_files,
@@ -336,6 +337,43 @@ def test_a_run_that_never_began_may_be_written_over(tmp_path):
         check_out(str(folder), go_on="--resume last")
     with pytest.raises(DataError, match=r"would delete .*last\.ckpt, which this command needs"):
         check_out(str(folder), overwrite=True, keep=[folder / "last.ckpt"])
+
+
+def test_emptying_a_run_never_takes_what_the_command_reads(tmp_path, monkeypatch):
+    folder = prepare_out(str(tmp_path / "run"), {})
+    for name in ("export", "cache"):
+        (folder / name).mkdir()
+    monkeypatch.chdir(folder)
+    for needed in (folder, folder / "export", "export", "./export/../config.yaml"):
+        with pytest.raises(DataError, match=r"would delete .*, which this command needs"):
+            check_out(str(folder), overwrite=True, keep=[needed])
+        check_out(str(folder), resume=True, keep=[needed])
+    safe = [tmp_path, folder / "cache", folder / "absent", "owner/model", None]
+    check_out(str(folder), overwrite=True, keep=safe)
+
+
+def test_resume_is_a_switch_or_a_checkpoint(begun):
+    settings = {"lr": 0.1, "method": "rld"}
+    for resume in (True, "last", "last.ckpt"):
+        check_out(str(begun), resume=resume)
+        prepare_out(str(begun), settings, resume=resume)
+    for resume in (False, None):
+        with pytest.raises(DataError, match="pass --resume, --overwrite, or another --out"):
+            check_out(str(begun), resume=resume, go_on="--resume")
+        with pytest.raises(DataError, match="folder is not empty"):
+            prepare_out(str(begun), settings, resume=resume)
+
+
+def test_a_file_is_replaced_only_if_asked_and_not_needed(tmp_path):
+    file = tmp_path / "pairs.csv"
+    check_file_out(str(file), keep=[tmp_path, file])
+    file.touch()
+    with pytest.raises(DataError, match=r"the file exists; pass --overwrite, or another --out"):
+        check_file_out(str(file))
+    check_file_out(str(file), overwrite=True, keep=[tmp_path / "other", "digits", None])
+    for needed in (file, tmp_path):
+        with pytest.raises(DataError, match="--overwrite would replace what this command reads"):
+            check_file_out(str(file), overwrite=True, keep=[needed])
 
 
 def test_what_a_run_reads_is_compared_and_is_no_option(tmp_path):

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from papercommons.errors import DataError
 from papercommons.handwriting.gsc import (
     FIXED_THRESHOLDS,
+    bit_correlation,
     gsc_batch,
     gsc_bits,
     gsc_features,
-    median_thresholds,
 )
-from papercommons.metrics.verification import roc_auc
+from papercommons.metrics.roc import binary_auc
 
 pytest.importorskip("skimage")
 
@@ -189,9 +189,21 @@ def test_thresholds():
     assert bits[:, 0].tolist() == [False, True, True, True, False]
     assert bits[:, 200].all()
     assert not bits[:, 384].any()  # ink needs 0.15
-    median = gsc_bits(features, median_thresholds(features))
+    median = gsc_bits(features, np.median(features, axis=0))
     assert median[:, 0].tolist() == [False, False, True, True, False]
     assert not median[:, 1:].any()
+
+
+def test_correlation_of_bits():
+    a, b = np.random.default_rng(0).random((2, 3, 16)) < 0.5
+    found = bit_correlation(a[:, None], b)
+    assert found.shape == (3, 3)
+    assert found[2, 1] == pytest.approx((1 + np.corrcoef(a[2], b[1])[0, 1]) / 2)
+    zeros = np.zeros(16, bool)
+    assert (bit_correlation(zeros, zeros), bit_correlation(zeros, a[0])) == (1, 0.5)
+    for wrong in (b[:, :8], b.astype(int)):
+        with pytest.raises(ValueError, match="vectors must be bool of one length"):
+            bit_correlation(a, wrong)
 
 
 @pytest.mark.parametrize(
@@ -239,4 +251,4 @@ def test_hog_on_the_real_images_verifies_as_well_as_was_measured(shared_files):
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     left, right = place.reshape(2, -1)
     scores = (features[left] * features[right]).sum(1)
-    assert roc_auc(scores, pairs.same) == pytest.approx(0.860, abs=0.003)
+    assert binary_auc(scores, pairs.same) == pytest.approx(0.860, abs=0.003)

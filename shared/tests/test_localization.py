@@ -14,13 +14,13 @@ from papercommons.metrics.localization import (
     PROTOCOLS,
     Confusion,
     batch_metrics,
-    binary_auc,
     boundary_f1,
     confusion,
     dilate,
     pixel_metrics,
     trufor_regions,
 )
+from papercommons.metrics.roc import binary_auc
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 ndimage = pytest.importorskip("scipy.ndimage")

@@ -13,7 +13,6 @@ from papercommons.metrics.verification import (
     embedding_spread,
     equal_error_rate,
     pair_weights,
-    roc_auc,
     verification_metrics,
 )
 
@@ -130,7 +129,6 @@ def test_values_are_those_of_a_count_by_hand():
         "cllr": calibration.cllr(llr, same),
     }
     assert {name: metric.value for name, metric in found.items()} == pytest.approx(expected)
-    assert roc_auc(scores, same) == pytest.approx(expected["auc"])
     for name, metric in found.items():
         assert metric.low < metric.high, name
         if name != "ece":  # biased upwards in resamples, as it is in small sets

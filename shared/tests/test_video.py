@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import struct
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ from papercommons.errors import DataError
 from papercommons.video.clips import read_clip
 from papercommons.video.frames import iter_frames, read_spaced_frames
 from papercommons.video.rates import spaced
-from papercommons.video.sound import read_waveform
+from papercommons.video.sound import read_sound
 from papercommons.video.streams import Stream, open_stream
 from papercommons.video.writing import write_clip
 
@@ -22,6 +23,10 @@ LEVELS = np.arange(0, 250, 8, dtype=np.uint8)  # frame k has brightness LEVELS[k
 def numbered(count, height=32, width=48):
     """Frames whose brightness tells their number."""
     return np.broadcast_to(LEVELS[np.arange(count) % 32, None, None], (count, height, width))
+
+
+def sound_of(path, sample_rate=RATE, max_seconds=600.0):
+    return read_sound(path, sample_rate, max_seconds, require=True)
 
 
 def number(frames):
@@ -277,12 +282,9 @@ def test_missing_streams_are_named(tmp_path, clip_path):
         container.mux(sound.encode())
     with pytest.raises(DataError, match=r"s\.wav: no video stream; the file holds audio"):
         read_clip(tmp_path / "s.wav")
-    mono = read_waveform(tmp_path / "s.wav", 8000)
+    mono = sound_of(tmp_path / "s.wav", 8000).waveform
     np.testing.assert_allclose(mono * 32768, tone / 2, atol=0.51)  # the channels' mean
-    assert len(read_waveform(tmp_path / "s.wav")) == pytest.approx(16_000, abs=50)
-    np.testing.assert_array_equal(
-        read_waveform(clip_path), read_clip(clip_path, common=False).waveform
-    )
+    assert len(sound_of(tmp_path / "s.wav").waveform) == pytest.approx(16_000, abs=50)
 
 
 def test_sound_that_is_cut_off(tmp_path):
@@ -293,11 +295,13 @@ def test_sound_that_is_cut_off(tmp_path):
         frame.sample_rate = RATE
         container.mux(sound.encode(frame))
         container.mux(sound.encode())
-    np.testing.assert_array_equal(read_waveform(tmp_path / "s.flac") * 32768, noise[0])
+    whole = sound_of(tmp_path / "s.flac")
+    np.testing.assert_array_equal(whole.waveform * 32768, noise[0])
+    assert whole.error is None
     data = (tmp_path / "s.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match=r"cut\.flac: audio broken: ends after \d\.\d+ of 2\.00 s"):
-        read_waveform(tmp_path / "cut.flac")
+    cut = sound_of(tmp_path / "cut.flac")
+    assert re.search(r"cut\.flac: audio broken: ends after \d\.\d+ of 2\.00 s", str(cut.error))
 
 
 def test_a_clip_shorter_than_a_frame(tmp_path):
@@ -344,7 +348,7 @@ def test_limits(clip_path, monkeypatch):
     with pytest.raises(DataError, match=r"\(48 x 32\) need more than 0 MiB"):
         read_clip(clip_path, max_bytes=100_000)
     with pytest.raises(DataError, match="longer than 2 s"):
-        read_waveform(clip_path, max_seconds=2.0)
+        sound_of(clip_path, max_seconds=2.0)
     monkeypatch.setattr("papercommons.video.streams.MAX_PIXELS", 1000)
     with pytest.raises(DataError, match=r"48 x 32 pixels, more than 1,000"):
         read_clip(clip_path)

@@ -179,3 +179,15 @@ def test_sync_scores_of_a_detector(tiny):
     found = sync_scores(clips(), tiny, reach=3)
     assert found.shape == (5,)
     assert ((found <= 0) & (found >= -1)).all()
+
+
+def test_sync_scores_of_the_official_way(tiny):
+    """Its own features, and no clip sees its neighbours in a batch."""
+    made = clips(lengths=(9, 9, 9))
+    parts = zip(made.frames, made.waveforms, made.labels, strict=True)
+    alone = [ArrayClips([frames], [sound], [label]) for frames, sound, label in parts]
+    tiny.config["legacy_concat"] = tiny.visualFrontend.legacy_concat = True
+    found = sync_scores(made, tiny, legacy=True)
+    by_one = torch.cat([sync_scores(one, tiny, legacy=True) for one in alone])
+    torch.testing.assert_close(found, by_one)
+    assert not torch.allclose(found, sync_scores(made, tiny))

@@ -51,6 +51,14 @@ def test_lengths_are_measured_in_files(run_verb, striped, capsys):
     assert abs(json.loads(capsys.readouterr().out)["metrics"]["auc"] - 0.5) < 0.1
 
 
+def test_of_prepared_clips_the_files_they_were_made_of_count(run_verb, talking_set, capsys):
+    assert run_verb("audit", talking_set, "--bootstrap", 20, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "originals.csv" in found["title"]
+    assert run_verb("audit", talking_set / "list.csv", "--bootstrap", 20, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["data_hash"] == found["data_hash"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

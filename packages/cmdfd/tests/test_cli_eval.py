@@ -169,6 +169,7 @@ def test_prepared_lists_checkpoints_of_runs_and_bad_clips(
         (("--face", 0), "--face must be largest or a number"),
         (("--frames-per-batch", 0), "--frames-per-batch must be >= 1"),
         (("--baselines", "divergence"), "--baselines divergence and --teacher go together"),
+        (("--baselines", "divergence", "--teacher", "hf:no"), "hf:no: has no lip reader"),
         (("--baselines", "snyc"), "expected comma-separated of correlation, sync, divergence"),
         (("--resume",), "--resume goes on with the run in --out"),
         (("--split", "train"), "no split train: it has test, val"),

@@ -29,6 +29,7 @@ def places(striped, tmp_path_factory):
         shutil.copy(striped / f"test_{number:02d}.mp4", folder / f"{name}.mp4")
     (folder / "deeper").mkdir()
     (folder / "deeper" / "real.mp4").write_bytes(b"no clip")
+    (folder / "list.csv").write_text("path,label\nreal.mp4,0\n")
     return folder
 
 
@@ -158,6 +159,31 @@ def test_clips_that_cannot_be_used_are_told_in_one_line(
     error = capsys.readouterr().err.strip().splitlines()
     assert error[-1].startswith("cmdfd-predict: error: ")
     assert message in error[-1]
+    assert len(error) == 1  # said once
+
+
+def test_prepared_clips_whose_sound_changed_are_looked_at_again(
+    call, talking_set, tiny, tmp_path, capsys
+):
+    from cmdfd.prepared import crop_settings
+    from cmdfd.saved import save_net
+
+    clips = shutil.copytree(talking_set, tmp_path / "clips")
+    tells_nothing = {"slope": 0.0, "intercept": 0.0, "fake": 4, "real": 4}
+    crop = crop_settings("none", 16, swapped=False)
+    about = {"size": 16, "crop": crop, "calibration": tells_nothing}
+    net = save_net(tiny, tmp_path / "net", **about)
+    sound = clips / "clips" / "train-00" / "sound.npy"
+    head, *rows = (clips / "list.csv").read_text().splitlines()
+    (clips / "list.csv").write_text(f"{head}\n{rows[0]}\n")
+    words = (clips, "--checkpoint", net, "--out", tmp_path / "out")
+    assert call("predict", *words) == 0
+    assert "TELL NOTHING" in capsys.readouterr().out
+    before, hashed = rows_of(tmp_path / "out/predictions.csv"), result_of(tmp_path / "out")
+    np.save(sound, np.load(sound)[::-1] // 2)
+    assert call("predict", *words, "--resume") == 0
+    assert rows_of(tmp_path / "out/predictions.csv")[0]["score"] != before[0]["score"]
+    assert result_of(tmp_path / "out")["data_hash"] != hashed["data_hash"]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +195,7 @@ def test_clips_that_cannot_be_used_are_told_in_one_line(
         (("{places}", "--resume"), "--resume goes on with the run in --out"),
         (("{places}", "--curve", "curve.json"), "--curve takes a file that ends in .csv"),
         (("{places}", "--threshold", "inf"), "--threshold: expected float"),
+        (("{places}/list.csv", "--curve", "{places}/list.csv", "--overwrite"), "would replace"),
         (("{net}",), "no clips there"),
         (("{places}/deeper",), "deeper/real.mp4: "),
     ],

@@ -75,6 +75,13 @@ def test_videos_without_labels(run_verb, few, tmp_path, capsys, no_pictures):
     assert (clips.labels, clips.names) == ([1, 1], ["val_00.mp4", "val_01.mp4"])
 
 
+def test_a_name_that_is_no_text(run_verb, few, tmp_path):
+    odd = tmp_path / "bad\udcff.mp4"
+    odd.write_bytes((few / "val_00.mp4").read_bytes())
+    assert run_verb("prepare", odd, "--label", "real", "--out", tmp_path / "out", *CUT) == 0
+    assert open_prepared(tmp_path / "out").entries[0].video.parent.name == "bad_"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -29,6 +29,8 @@ def test_a_corpus_is_made_shown_and_prepared(run_verb, tmp_path, capsys, no_pict
     videos[0].unlink()
     assert run_verb("synth", "--out", out, *FEW, *kinds, "--resume") == 0
     assert [video.stat().st_mtime_ns for video in videos[1:]] == before
+    assert run_verb("synth", "--out", out, *FEW, *kinds, "--count", 7, "--overwrite") == 0
+    assert json.loads((out / "result.json").read_text())["metrics"]["clips"] == 7
     assert run_verb("prepare", out, "--size", 16, "--out", tmp_path / "cut") == 0
     clips = open_prepared(tmp_path / "cut")
     assert (clips.crop["detector"], detector_for(clips.crop)) == ("none", "lbp")
@@ -51,8 +53,9 @@ def test_options_are_a_recipe():
         (("--size", 33), "even"),
         (("--seconds", "3"), "--seconds takes two numbers"),
         (("--people", 3), "people"),
-        (("--val-fraction", 0.9), "val_fraction"),
-        (("--seed", -1), "--seed must be >= 0"),
+        (("--val-fraction", 0.9), "--val-fraction and --test-fraction must be >= 0"),
+        (("--real-share", 1), "--real-share must be in (0, 1)"),
+        (("--seed", -1), "--seed must be in [0, 2^32)"),
     ],
 )
 def test_bad_arguments_are_told_in_one_line(run_verb, tmp_path, capsys, arguments, message):

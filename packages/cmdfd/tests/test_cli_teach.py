@@ -59,6 +59,8 @@ def test_a_lip_reader_after_a_recogniser(
         (("--data", "no"), "no such file or folder"),
         (("--dim", 12), "--dim must be a multiple of 8"),
         (("--devices", "2"), "on one device"),
+        (("--compile",), "leave out --compile"),
+        (("--stream", "visual"), "--stream"),
         (("--labels", "grid"), "not named as clips of GRID"),
         (("--epochs", 0), "--epochs must be >= 1"),
     ],

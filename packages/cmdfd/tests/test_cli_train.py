@@ -140,7 +140,7 @@ def test_people_in_two_parts_are_refused(train_small, talking_set, tmp_path, cap
         (("--max-frames", 4), "--max-frames must be >= 5"),
         (("--target", "kl"), "one of js, jeffreys"),
         (("--w-dist", -1), "--w-dist must be >= 0"),
-        (("--precision", "64-true"), "not for clips"),
+        (("--precision", "64-true"), "--precision: expected one of 32-true"),
         (("--face", "0"), "--face must be largest or a number"),
         (("--out", "{folder}/file"), "must be a folder"),
         (("--init", "{folder}/file"), "no torch file of plain weights"),

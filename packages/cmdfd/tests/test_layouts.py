@@ -63,6 +63,11 @@ def test_fakeavceleb(tmp_path):
     (tmp_path / "meta_data.csv").write_text(META.replace("race", "x"))
     with pytest.raises(DataError, match="no column race"):
         open_clips(tmp_path)
+    (tmp_path / "meta_data.csv").write_text('a"b,"c"d\n')
+    with pytest.raises(DataError, match="not readable as CSV"):
+        open_clips(tmp_path)
+    (tmp_path / "meta_data.csv").write_text(META.replace(".mp4", ".MP4"))
+    assert open_clips(tmp_path, files=False).entries[0].video.suffix == ".MP4"
 
 
 LAV = {"n_fakes": 1, "modify_video": True, "modify_audio": False, "split": "test"}
@@ -89,6 +94,8 @@ def test_lists_with_forged_parts(tmp_path):
     assert (both.method, both.split, both.identities) == ("audio+video", "train", ("id00012",))
     assert both.video == tmp_path / "train/id00012/21U/00001/both.mp4"  # in its split's folder
     assert both.offset is None
+    with pytest.raises(DataError, match=r"clip 1: x+\.\.\.: no file has so long a name"):
+        open_clips(write_json(tmp_path, LAV | {"file": "x" * 300}))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +103,7 @@ def test_lists_with_forged_parts(tmp_path):
     [
         ({"file": 3}, "clip 1: expected an object with the text file"),
         ({"file": "../1.mp4"}, "leads out of"),
+        ({"file": "x" * 300}, "no file has so long a name"),
         ({"fake_periods": [[3, 2]]}, r"forged part \[3, 2\]: expected begin < end"),
         ({"fake_periods": "no"}, r"expected \[\[begin, end\], ...\]"),
         ({"fake_periods": [[1, 99]]}, "ends after the clip, which lasts 8.52 s"),
@@ -103,7 +111,7 @@ def test_lists_with_forged_parts(tmp_path):
         ({"modify_video": "yes"}, "expected modify_type, or modify_audio and modify_video"),
         ({"modify_type": "x"}, "modify_type must be one of real, audio_modified"),
         ({"split": "maybe"}, "split must be train, val or test"),
-        ({"video_frames": 2}, "2 frames; a clip has at least 5"),
+        ({"video_frames": 2}, "2 frames at 25 per second; a clip has at least 5"),
         ({"video_frames": "9"}, "video_frames must be a whole number"),
     ],
 )

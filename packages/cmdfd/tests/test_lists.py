@@ -92,7 +92,8 @@ def test_sound_in_the_video_and_columns_of_ours(tmp_path):
         (GOOD.replace(",1,0,1,1,1,", ",0,0,1,1,1,"), "labelled real, but its sound or its picture"),
         (GOOD.replace("25.0", "0"), "FPS must be above 0, is 0"),
         (GOOD.replace("25.0", "nan"), "FPS must be a number, is 'nan'"),
-        (GOOD.replace("50.0", "3.0"), "3 frames; a clip has at least 5"),
+        (GOOD.replace("50.0", "3.0"), "3 frames at 25 per second; a clip has at least 5"),
+        (GOOD.replace("50.0", "5.0").replace("25.0", "50.0"), "2 frames at 25 per second"),
         (GOOD.replace("50.0", "50.5"), "Frame_Len must be a whole number, is 50.5"),
         (GOOD.replace("32000", "-1"), "-1 samples of sound"),
         (GOOD.replace("32000", "many"), "Audio_Len must be a number"),
@@ -101,6 +102,8 @@ def test_sound_in_the_video_and_columns_of_ours(tmp_path):
         (GOOD.replace("a.mp4", "out.mp4"), "out.mp4 leads out of"),
         (GOOD.replace("a.mp4,a.mp4", "a.mp4,"), "names no file"),
         (GOOD.replace("a.mp4", "gone.mp4"), "no such file: .*gone.mp4"),
+        (GOOD.replace("a.mp4", "./"), "names no file"),
+        (GOOD.replace("a.mp4", "a" * 300), "no file has so long a name"),
     ],
 )
 def test_each_defect_is_one_line_and_counted(tmp_path, row, what):
@@ -123,6 +126,11 @@ def test_many_defects_are_counted_and_the_first_are_shown(tmp_path):
     rows = [f"{k},{k}.mp4,{k}.mp4,1,0,1,1,1,3,32000,25.0,16000" for k in range(9)]
     with pytest.raises(DataError, match=r"9 of 9 lines .*line 6: .*\(and 4 more\); .*--skip-bad"):
         read_list(write(tmp_path, *rows), files=False)
+
+
+def test_few_frames_that_last_long_enough_are_a_clip(tmp_path):
+    slow = GOOD.replace("50.0", "4.0").replace("25.0", "5.0")
+    assert read_list(write(tmp_path, slow), files=False).entries[0].video_seconds == 0.8
 
 
 def test_what_can_be_dealt_with_is_noted(tmp_path):
@@ -212,6 +220,12 @@ def test_lip_features_beside_a_video(tmp_path, caplog):
     np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(DataError, match="not readable as an array"):
         read_lip_features(video, 10)
-    path.write_bytes(b"\x93NUMPY")
+    for content in (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06" + bytes(18)):  # the last: a zip
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="not readable as an array"):
+            read_lip_features(video, 10)
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40, 512)}
+        np.lib.format.write_array_header_1_0(file, header)
     with pytest.raises(DataError, match="not readable as an array"):
         read_lip_features(video, 10)

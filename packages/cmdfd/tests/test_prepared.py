@@ -15,7 +15,6 @@ from cmdfd.prepared import (
     detector_for,
     is_prepared,
     open_prepared,
-    read_originals,
 )
 from cmdfd.preparing import prepare_clip
 from cmdfd.preparing_lists import (
@@ -68,7 +67,6 @@ def test_parts_and_subsets_keep_their_originals(prepared):
     assert [one.video.name for one in picked.originals()] == ["test_13.mp4", "test_14.mp4"]
     assert picked.originals()[0].frames == 50
     assert abs(picked.originals()[0].offset) < 0.1
-    assert len(read_originals(prepared)) == 24
     data = AVData(test, val=clips.part("val"), frames_per_batch=200)
     batch = next(iter(data.loader("train")))
     assert batch.frames.shape[2:] == (32, 32)
@@ -123,6 +121,28 @@ def test_features_of_lips_beside_a_video_cut_the_clip(striped, tmp_path):
         prepare_list(one, tmp_path / "out", HOW)
 
 
+def test_a_slow_clip_and_odd_names_are_prepared_and_read_again(striped, tmp_path):
+    """4 pictures in 0.8 s are 20 frames; names may be long in bytes, or be no text."""
+    from papercommons.video.writing import write_clip
+
+    rng = np.random.default_rng(0)
+    sound = rng.standard_normal(12_800).astype(np.float32) / 9
+    first = open_clips(striped).entries[0]
+    names = ("slow", "\u65e5" * 90, "bad\udcff")
+    entries = []
+    for name in names:
+        video = tmp_path / f"{name[:70]}.mp4"
+        pictures = rng.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+        write_clip(tmp_path / "made.mp4", pictures, fps=5, waveform=sound, overwrite=True)
+        (tmp_path / "made.mp4").rename(video)
+        entries.append(replace(first, video=video, name=f"{name}.mp4"))
+    prepare_list(replace(open_clips(striped), entries=tuple(entries)), tmp_path / "out", HOW)
+    clips = open_prepared(tmp_path / "out")
+    assert clips.lengths == [20, 20, 20]
+    assert [one.frames for one in clips.originals()] == [4, 4, 4]
+    assert all(len(name.encode()) <= 103 for name in folder_names(entries))
+
+
 def test_broken_folders_are_told(prepared, tmp_path):
     clips = open_prepared(prepared)
     with pytest.raises(DataError, match="not a prepared folder"):
@@ -133,7 +153,7 @@ def test_broken_folders_are_told(prepared, tmp_path):
     name = clips.entries[0].video.parent.name
     (folder / "list.csv").write_text(f"{head}\n{row.replace(name, 'a')}\n")
     (folder / "facts.json").write_text("{}")
-    for file, content in (("frames.npy", b"x"), ("sound.npy", b"")):
+    for file, content in (("frames.npy", b"PK\x05\x06" + bytes(18)), ("sound.npy", b"")):
         (folder / "clips" / "a" / file).write_bytes(content)
     with pytest.raises(DataError, match="does not say how faces were cut"):
         open_prepared(folder)

@@ -74,5 +74,8 @@ def test_a_part_of_one_class_is_refused():
     clips = [clip("r", 0, "ann"), clip("f", 1, "bob"), clip("g", 1, "cem"), clip("h", 1, "dan")]
     with pytest.raises(DataError, match=r"not of both classes|would be empty"):
         split_by_identity(clips, {"train": 0.5, "test": 0.5})
+    for seed in range(9):
+        with pytest.raises(DataError, match=r"would get 0 clips; 1 have|would be empty"):
+            split_by_identity([clip("r", 0, "ann", "bob")], {"train": 0.5, "test": 0.5}, seed=seed)
     with pytest.raises(ValueError, match="sum to 1"):
         split_by_identity(clips, {"train": 0.5, "test": 0.4})

@@ -148,5 +148,6 @@ def test_teachers_that_are_not_there(tmp_path):
     }.items():
         with pytest.raises(DataError, match=message):
             check_teacher(name)
+    assert check_teacher(str(tmp_path)) == [str(tmp_path)]
     with pytest.raises(DataError, match="no teacher of cmdfd-teach"):
         open_teacher(str(tmp_path))

@@ -9,6 +9,7 @@ from cmdfd.losses import correlation
 from cmdfd.windows import FrameScores, per_second, score_clips, window_starts
 from hypothesis import given
 from hypothesis import strategies as st
+from papercommons.errors import DataError
 
 
 @given(frames=st.integers(1, 400), window=st.integers(1, 130), data=st.data())
@@ -116,5 +117,5 @@ def test_bad_arguments_and_scores_that_are_not_finite():
     def judge(mfcc, frames):
         return frames.float().mean((2, 3)) * torch.nan, frames.float().mean((2, 3))
 
-    with pytest.raises(RuntimeError, match="clip: scores are not finite"):
-        list(score_clips(judge, [("clip", sample(9))]))
+    with pytest.raises(DataError, match=r"clip a\.mp4: the network's scores are not finite"):
+        list(score_clips(judge, [("a.mp4", sample(9))]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from d_tiil import Calibration
+from d_tiil.finding_files import FindingSet
 from d_tiil.layouts import open_pairs
 from PIL import Image
 
@@ -32,7 +34,8 @@ def find_all(data, folder, score, *, masked=True, features=True):
         value = float(score(record))
         line = {"id": record.name, "caption": record.caption, "score": value}
         if features:
-            line |= {"features": {"gap": value, "relative_gap": 0.5}, "made_with": "abc"}
+            line |= {"features": {"gap": value, "relative_gap": 0.5, "clip_region": -value}}
+            line |= {"made_with": {"gap": "abc", "clip_region": "def"}}
         if masked and record.inconsistent:
             mask = record.true_mask((32, 32)).copy()
             mask[np.flatnonzero(mask.any(1))[0]] = False
@@ -79,7 +82,7 @@ def test_measures_of_known_findings(call, pairs, findings, tmp_path):
     whole = np.mean([record.true_mask((32, 32)).mean() for record in records])
     assert rows["full mask"]["IoU"] == pytest.approx(whole)
     assert rows["full mask"]["detection AUC"] == 0.5
-    assert set(result["metrics"]["mine"]["groups"]) >= {"color", "background"}
+    assert set(result["metrics"]["methods"]["mine"]["groups"]) >= {"color", "background"}
     assert len((out / "measurements.csv").read_text().splitlines()) == 1 + 3 * 12
     page = (out / "report.html").read_text()
     assert "Kind: color" in page
@@ -107,20 +110,45 @@ def test_a_calibration_is_what_the_labels_say(call, pairs, findings, tmp_path):
     asked = ("--feature", "relative_gap", "--no-locate", "--out", tmp_path / "none")
     assert call("calibrate", *given, *asked) == 0
     dull = Calibration.load(tmp_path / "none/calibration.json")
-    assert (dull.slope, dull.map_threshold) == (0, None)
+    assert (dull.slope, dull.map_threshold, dull.made_with) == (0, None, "")
+    asked = ("--feature", "clip_region", "--out", tmp_path / "clip")
+    assert call("calibrate", *given, *asked) == 0
+    clip = Calibration.load(tmp_path / "clip/calibration.json")
+    assert (clip.map_threshold, clip.made_with) == (None, "def")  # it depends on the threshold
+
+
+def test_pictures_of_other_programs(pairs, tmp_path):
+    folder = find_all(pairs, tmp_path / "other", lambda record: 0.5, masked=False)
+    record = next(record for record in open_pairs(pairs) if record.inconsistent)
+    mask = record.true_mask((32, 32))
+    Image.fromarray(mask.astype(np.uint8)).save(folder / "ones.png")
+    Image.fromarray(mask.astype(np.uint16) * 0x80FF).save(folder / "deep.png")
+    found = FindingSet.open("other", folder)
+    found.lines[record.name].update(mask="ones.png", map="deep.png")
+    finding = found.finding(record)
+    assert (finding.mask == mask).all()
+    assert (finding.map == mask * np.uint8(0x80)).all()
 
 
 @pytest.mark.parametrize(
     ("verb", "arguments", "message"),
     [
         ("eval", ("--predicted", "nowhere"), "nowhere: no such folder"),
+        ("eval", ("--predicted", ""), "--predicted is empty"),
+        ("eval", ("--predicted", "=."), "--predicted: a folder is called ''"),
+        ("eval", ("--predicted", "a=.,a=.."), "--predicted: two folders are called 'a'"),
+        ("eval", ("--predicted", "random=."), "--predicted: 'random' is judged already"),
         ("eval", ("--threshold-split", "val"), "must be another split than --split"),
         ("eval", ("--split", "train"), "no records of split 'train'"),
         ("eval", ("--bootstrap", 1), "--bootstrap must be >= 10"),
         ("eval", ("--threshold", 0), "--threshold must be in (0, 1)"),
         ("eval", ("--data", "nowhere"), "nowhere: no such file or folder"),
         ("calibrate", ("--predicted", "nowhere"), "nowhere: no such folder"),
-        ("calibrate", ("--feature", "clip_pair"), "all pairs have only gap, relative_gap"),
+        (
+            "calibrate",
+            ("--feature", "clip_pair"),
+            "have only gap, relative_gap, clip_region",
+        ),
     ],
 )
 def test_bad_options(call, pairs, findings, tmp_path, capsys, verb, arguments, message):
@@ -136,6 +164,7 @@ def test_bad_options(call, pairs, findings, tmp_path, capsys, verb, arguments, m
     ("change", "message"),
     [
         ({"score": "high"}, "'high' is no number"),
+        ({"score": 10**400}, "is no number"),
         ({"map": "../../set/pairs.jsonl"}, "leads out of"),
         ({"map": "missing.png"}, "missing.png"),
         ({"words": [[5, 5000]]}, "is no place [start, end]"),
@@ -150,6 +179,24 @@ def test_broken_findings(call, pairs, tmp_path, capsys, change, message):
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert call("eval", "--data", pairs, "--predicted", folder, "--bootstrap", 20) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["images/color-val-0000-before.png", "masks"])
+def test_pairs_that_cannot_be_read_are_left_out(call, pairs, findings, tmp_path, capsys, broken):
+    copy = tmp_path / "copy"
+    shutil.copytree(pairs, copy)
+    path = copy / broken
+    path = next(path.glob("*val*")) if path.is_dir() else path
+    path.write_bytes(path.read_bytes()[:60])
+    given = ("--data", copy, "--predicted", findings, "--split", "val")
+    lost = 2 if "images" in broken else 1
+    assert call("eval", *given, "--bootstrap", 20, "--json") == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert (metrics["pairs"], metrics["defects"]) == (8 - lost, lost)
+    assert call("calibrate", *given, "--out", tmp_path / "made") == 0
+    assert Calibration.load(tmp_path / "made/calibration.json").pairs == 8 - lost
+    assert call("eval", *given, "--strict") == 2
+    assert path.name in capsys.readouterr().err
 
 
 def test_pairs_without_findings(call, pairs, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 
-from d_tiil import Calibration
+from d_tiil import AlignmentSettings, Calibration, EditSettings, MapSettings
+from d_tiil.calibration import SIGNS
+from d_tiil.opening import quantity_hashes
+from d_tiil.options import HelperOptions, given_phrases
 
 CAPTION = "a red circle left of a blue square on a black background"
 
@@ -74,6 +78,15 @@ def test_options_reach_the_method(call, given, tmp_path):
     assert result_of(tmp_path / "again")["metrics"]["words"] == result["metrics"]["words"]
 
 
+def test_given_words_are_meant_wherever_they_stand():
+    found = given_phrases("A red box, a blue box", ["BOX", "red", "box"])
+    assert [tuple(phrase) for phrase in found] == [
+        ("red", 2, 5),
+        ("box", 6, 9),
+        ("box", 18, 21),
+    ]
+
+
 def test_a_calibration_decides(call, given, tmp_path):
     sure = Calibration("relative_gap", 1.0, 0.0, 0.0, 0.4)
     sure.save(tmp_path / "calibration.json")
@@ -91,6 +104,37 @@ def test_a_calibration_of_another_model_is_refused(call, given, tmp_path, capsys
     other.save(tmp_path / "calibration.json")
     assert call("score", *given, "--calibration", tmp_path / "calibration.json") == 2
     assert "was made with another model" in capsys.readouterr().err
+
+
+def test_a_calibration_holds_for_what_its_quantity_depends_on(folder, quick):
+    def hashes(depth="full", how=quick, clip=str(folder), **models):
+        return quantity_hashes("0", how, HelperOptions(clip_model=clip, **models), depth)
+
+    plain = hashes()
+    assert set(plain) == set(SIGNS)
+    assert hashes(how=replace(quick, max_rows=1, scorer="attention")) == plain
+    changes = {
+        "alignment": hashes(how=replace(quick, alignment=AlignmentSettings(steps=1))),
+        "pairs": hashes(how=replace(quick, pairs=5)),
+        "maps": hashes(how=replace(quick, maps=MapSettings(draws=1))),
+        "edit": hashes(how=replace(quick, edit=EditSettings(steps=1))),
+        "inpainting": hashes(inpaint_model=str(folder)),
+        "threshold": hashes(how=replace(quick, threshold=0.5)),
+        "depth": hashes("first"),
+        "clip": hashes(clip="a/b"),
+    }
+    gap, edited = {"gap", "relative_gap"}, {"clip_edit", "clip_region"}
+    assert {name: {q for q in plain if new[q] != plain[q]} for name, new in changes.items()} == {
+        "alignment": gap | edited,
+        "pairs": gap,
+        "maps": edited,
+        "edit": edited,
+        "inpainting": edited,
+        "threshold": {"clip_region"},
+        "depth": {"clip_region"},
+        "clip": edited | {"clip_pair"},
+    }
+    assert hashes(clip=None) == {name: plain[name] for name in gap}
 
 
 def test_the_score_alone(call, given, pipe, image, tmp_path, capsys):
@@ -114,15 +158,22 @@ def test_the_score_alone(call, given, pipe, image, tmp_path, capsys):
         (("--image", "nowhere.png"), "nowhere.png: no such file"),
         (("--model", "nowhere"), "nowhere: no such folder"),
         (("--words", "dog"), "'dog' does not stand in the caption"),
+        (("--words", ""), "--words is empty"),
+        (("--caption", "red \udcff"), "--caption is not valid Unicode"),
+        (("--caption", "red " * 6000), "--caption has 24,000 characters"),
         (("--word-scorer", "clip"), "--word-scorer clip needs --clip-model"),
         (("--preset", "reference"), "--word-scorer clip needs --clip-model"),
         (("--clip-model", "nowhere"), "nowhere: no such folder"),
+        (("--clip-model", "nowhere/"), "nowhere/: no such folder, and not a hub id"),
         (("--inpaint-model", "nowhere"), "nowhere: no such folder"),
         (("--calibration", "nowhere.json"), "nowhere.json: not a readable calibration"),
         (("--settings", "nowhere.json"), "nowhere.json: not readable settings"),
         (("--align-steps", -1), "--align-steps: steps must be >= 0"),
         (("--threshold", 1), "--threshold: threshold must be in (0, 1)"),
         (("--maps", 0), "--maps: draws must be >= 1"),
+        (("--guidance", -1), "--guidance: guidance must be a number >= 0"),
+        (("--edit-guidance", -1), "--edit-guidance: guidance must be a number >= 0"),
+        (("--edit-steps", 1001), "the model has 1000 timesteps"),
         (("--precision", "float16"), "--precision float16 needs a GPU"),
         (("--seed", -1), "--seed must be in"),
     ],
@@ -146,6 +197,9 @@ def test_bad_files(call, given, folder, image, tmp_path, capsys):
     Image.fromarray(image[:31]).save(tmp_path / "odd.png")
     assert call("localize", *model, "--image", tmp_path / "odd.png", "--no-resize") == 2
     assert "the model needs multiples of 2" in capsys.readouterr().err
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    assert call("localize", *given, "--settings", tmp_path / "deep.json") == 2
+    assert "deep.json: not readable settings" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert call("localize", *given, "--out", tmp_path / "o", "--model", tmp_path / "empty") == 2
     assert "no model_index.json" in capsys.readouterr().err

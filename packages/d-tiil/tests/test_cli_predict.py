@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from d_tiil.layouts import open_pairs
+from papercommons.files import hash_texts
 from PIL import Image
 
 pytest.importorskip("diffusers")
@@ -102,6 +104,10 @@ def test_baselines_of_the_same_model(call, folder, pairs, tmp_path, method):
     assert np.asarray(Image.open(out / line["map"])).max() == 255
     assert (line["score"] is None) == (line["mask"] is None) == (method == "attention")
     assert "features" not in line
+    result = result_of(out)
+    assert result["metrics"]["seconds"] > 0
+    (record,) = open_pairs(pairs).of_split("test")
+    assert result["data_hash"] == hash_texts([record.digest()])  # of what was read, not written
 
 
 def test_the_empty_caption_against_the_caption(pipe, image):
@@ -119,6 +125,16 @@ def test_the_empty_caption_against_the_caption(pipe, image):
     none, said = (model.encode_text([text]) for text in ("", CAPTION))
     assert found.finding.score == pytest.approx(-run.gap(latents, none, said).value, abs=1e-6)
     assert (found.finding.mask == run.map(latents, said, none, 0.5).mask).all()
+
+
+def test_a_pairs_name_may_be_too_long_for_a_file(call, folder, pairs, tmp_path):
+    names = ["n" * 300, "n" * 299 + "m"]
+    write(pairs, [{"id": name, "image": "one.png", "caption": CAPTION} for name in names])
+    asked = ("--model", folder, "--data", pairs, "--method", "attention", "--out", tmp_path / "o")
+    assert call("predict", *asked) == 0
+    lines = lines_of(tmp_path / "o")
+    assert [line["id"] for line in lines] == names
+    assert len({line["map"] for line in lines}) == 2
 
 
 def test_broken_pairs_are_named_and_counted(call, folder, pairs, tmp_path, capsys):
@@ -156,6 +172,7 @@ def test_broken_pairs_are_named_and_counted(call, folder, pairs, tmp_path, capsy
         (("--limit", 0), "--limit must be >= 1"),
         (("--method", "clip"), "--method clip needs --clip-model"),
         (("--word-scorer", "clip"), "--word-scorer clip needs --clip-model"),
+        (("--save-edited", "--depth", "first"), "--save-edited needs --method d-tiil and --depth"),
         (("--resume",), "nothing to resume"),
     ],
 )

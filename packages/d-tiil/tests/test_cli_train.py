@@ -37,7 +37,7 @@ def test_a_dry_run_writes_nothing(call, tmp_path):
     [
         (("--count", 0), "--count must be >= 1"),
         (("--scenes", "simpel"), "--scenes: expected one of simple, crowded"),
-        (("--precision", "64-true"), "--precision 64-true is not for these models"),
+        (("--precision", "64-true"), "--precision: expected one of"),
         (("--resume", "last"), "nothing to resume"),
     ],
 )

@@ -84,7 +84,6 @@ def test_a_neutral_list(listed):
     assert pairs.of_split("val") == (first,)
     with pytest.raises(DataError, match="it has val"):
         pairs.of_split("test")
-    assert sum(row["records"] for row in pairs.counts()) == 5
 
 
 @pytest.mark.parametrize(
@@ -99,6 +98,11 @@ def test_a_neutral_list(listed):
         ({"image": "cut.png"}, "not a readable image", True),
         ({"caption": " "}, "no caption", True),
         ({"caption": 3}, "no caption", True),
+        ({"caption": "a \ud800"}, "not valid Unicode", True),
+        ({"caption": "a " * 10_001}, "give at most 20,000", True),
+        ({"image": "a" * 5000}, "names no file", True),
+        ({"image": "a\ud800.png"}, "names no file", True),
+        ({"image": "loop.png"}, "loop.png", True),
         ({"label": 2}, "label '2'", True),
         ({"words": ["London"]}, "'London' is not in the caption", False),
         ({"words": [[0, 99]]}, "not within", False),
@@ -118,6 +122,7 @@ def test_a_neutral_list(listed):
 def test_what_is_wrong_in_a_row(listed, change, why, fatal):
     folder = listed(GOOD | {"id": "bad"} | change, GOOD)
     (folder / "link.png").symlink_to("/etc/hostname")
+    (folder / "loop.png").symlink_to("loop.png")
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, "PNG")
@@ -363,7 +368,7 @@ def test_newsclippings(tmp_path):
     text = "\n".join(said(pairs))
     for why in ("the ids are 2 and 2", "no such file", "no article 9", "no falsified"):
         assert why in text
-    with pytest.raises(DataError, match="visual_news"):
+    with pytest.raises(DataError, match="--visual-news"):
         open_pairs(file)
     with pytest.raises(DataError, match="one list"):
         open_pairs(file.parent, layout="newsclippings")

@@ -74,6 +74,8 @@ def test_images_are_scaled_to_the_models_size(pipe):
     assert model.fit(large, resize=True).size == (48, 24)  # 32 x 32 pixels, multiples of 8
     assert model.fit(Image.new("RGB", (32, 32)), resize=True).size == (32, 32)
     assert model.fit(large, resize=False).size == (300, 150)
+    with pytest.raises(DataError, match="4000 x 1 pixels, which is too long and narrow"):
+        model.fit(Image.new("RGB", (4000, 1)), resize=True)
     with pytest.raises(DataError, match="31 x 32 pixels and the model needs multiples of 2"):
         model.fit(Image.new("RGB", (31, 32)), resize=False)
 
@@ -100,7 +102,11 @@ def test_an_inpainting_model_gets_mask_and_image(pipe, image):
     parts = inpainting_parts(pipe)
     parts["unet"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     pipe.use_inpainting(**parts)
+    others = []
+    hook = pipe.unet.register_forward_pre_hook(lambda _, inputs: others.append(inputs[0]))
     done = pipe(image, TEXT)
+    hook.remove()
+    assert done.rows == sum(map(len, seen)) + sum(map(len, others))
     mask = torch.from_numpy(done.first.mask)
     assert len(seen) == done.settings.edit.steps
     assert torch.equal(seen[0][0, 4], mask.float())

@@ -160,6 +160,7 @@ def test_detection_at_a_threshold_of_other_pairs():
     assert found["ap"].low <= found["ap"].value <= found["ap"].high
     assert set(detection(rows, draws=10)) == {"auc", "ap"}
     assert detection(other[5:], draws=10) == {}
+    assert set(detection(rows[2:], draws=10)) == {"auc"}  # of inconsistent pairs alone
     with pytest.raises(ValueError, match="consistent and of"):
         fit_threshold(rows[:2])
 
@@ -181,9 +182,7 @@ def test_tokens_are_counted_over_the_set():
     found = token_scores(rows, draws=50)
     values = [found[name].value for name in ("precision", "recall", "f1")]
     assert values == pytest.approx([1 / 3, 1 / 3, 1 / 3])
-    assert token_scores(rows[3:]) == {}
-    empty = token_scores([scored(0, 0, word_tp=0, word_fp=0, word_fn=0)], draws=5)
-    assert math.isnan(empty["f1"].value)
+    assert token_scores(rows[2:]) == {}  # no word is known to be wrong
 
 
 def test_pairs_of_one_source_are_drawn_together():
@@ -262,6 +261,7 @@ def test_a_judgement_by_kind(judged):
     notes = "\n".join(found.notes())
     assert "12 inconsistent and 12 consistent pairs of 6 sources" in notes
     assert "6 of the consistent pairs are controls" in notes
+    assert "ours: called inconsistent above a score of 0.5" in notes
     numbers = found.numbers()
     assert numbers["groups"]["color"]["iou"]["value"] == 1
     assert 0.09 <= numbers["best_thresholds"]["iou"] < 0.95

@@ -15,7 +15,7 @@ pytest.importorskip("diffusers")
 from d_tiil import Calibration, ClipModel, MapSettings, Phrase
 from d_tiil.attention import kept_attention, map_size, mean_attention
 from d_tiil.model import DiffusionModel
-from d_tiil.tokens import token_positions
+from d_tiil.tokens import check_length, token_positions
 from papercommons.errors import DataError
 
 CAPTION = "a red circle left of a blue square on a black background"
@@ -204,6 +204,42 @@ def test_given_phrases_are_scored(pipe, image):
 def test_wrong_options_are_named(pipe, image, caption, options, message):
     with pytest.raises(ValueError, match=message):
         pipe(image, caption, **options)
+
+
+def test_what_is_not_finite_is_no_score(pipe, image, quick):
+    pipe.unet.conv_out.bias.data.fill_(float("nan"))
+    still = replace(quick, alignment=replace(quick.alignment, steps=0))
+    with pytest.raises(DataError, match="a denoising error is not finite"):
+        pipe(image, CAPTION, settings=still, depth="score")
+    with pytest.raises(DataError, match="the loss is not finite at step 1"):
+        pipe(image, CAPTION, depth="score")
+
+
+def test_long_captions_are_refused_soon(stock):
+    counted = []
+
+    def tokenizer(text, **options):
+        counted.append(text)
+        return stock.tokenizer(text, **options)
+
+    tokenizer.model_max_length = stock.tokenizer.model_max_length
+    with pytest.raises(DataError, match=r"'red red .* \.\.\.' would be lost") as caught:
+        check_length("red " * 4000, tokenizer)
+    assert len(str(caught.value)) < 400
+    assert len(counted) < 20
+    with pytest.raises(DataError, match="give at most 20,000"):
+        check_length("r" * 20_001, tokenizer)
+    with pytest.raises(DataError, match="not valid Unicode"):
+        check_length("red \ud800", tokenizer)
+
+
+def test_more_steps_than_timesteps_are_refused(pipe, image, quick):
+    for how in (
+        replace(quick, maps=replace(quick.maps, steps=1001)),
+        replace(quick, edit=replace(quick.edit, steps=1001)),
+    ):
+        with pytest.raises(ValueError, match="the model has 1000 timesteps"):
+            pipe(image, CAPTION, settings=how)
 
 
 def test_wrong_images_are_named(pipe, image, tmp_path):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from d_tiil.calibration import SIGNS, Calibration, features_of, fit, fit_map_threshold
+from d_tiil.calibration import SIGNS, Calibration, features_of, fit
 from d_tiil.editing import inpaint, inpainting_channels, trailing_timesteps
 from d_tiil.noise import add_noise, fixed_pairs, to_epsilon
 from d_tiil.scores import DenoisingGap, denoising_errors, denoising_gap, plain_score
@@ -184,27 +184,6 @@ def test_a_calibration_is_saved(tmp_path):
             Calibration(
                 **{"feature": "gap", "slope": 1.0, "intercept": 0.0, "decision": 50.0} | wrong
             )
-
-
-def test_the_best_map_threshold_is_found():
-    rng = np.random.default_rng(0)
-    masks = [rng.random((6, 6)) > 0.5 for _ in range(3)]
-    maps = [np.where(mask, 0.6, 0.4) for mask in masks]
-    threshold, iou = fit_map_threshold(maps, masks)
-    assert 0.4 <= threshold < 0.6
-    assert iou == 1
-    noisy = [np.clip(m + rng.normal(size=m.shape) / 4, 0, 1) for m in maps]
-    threshold, iou = fit_map_threshold(noisy, masks, levels=9)
-    ious = [
-        np.mean(
-            [((n > t) & m).sum() / ((n > t) | m).sum() for n, m in zip(noisy, masks, strict=True)]
-        )
-        for t in np.arange(1, 10) / 10
-    ]
-    assert iou == pytest.approx(max(ious))
-    assert threshold == pytest.approx((1 + np.argmax(ious)) / 10)
-    with pytest.raises(ValueError, match="as many maps as masks"):
-        fit_map_threshold([], [])
 
 
 @pytest.mark.parametrize("settings", [LocateSettings(), REFERENCE, TINY])

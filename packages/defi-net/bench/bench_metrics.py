@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from papercommons.metrics.localization import binary_auc, pixel_metrics
+from papercommons.metrics.localization import pixel_metrics
+from papercommons.metrics.roc import binary_auc
 from papercommons.testing.timing import compare_speed
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")

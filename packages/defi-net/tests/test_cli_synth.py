@@ -67,9 +67,11 @@ def test_a_finished_set_is_not_written_over(call, photos, forged, capsys):
         (("--engines", "patch", "--masks", "star"), "no mask 'star'"),
         (("--engines", "patch", "--jpeg", "0,50"), "jpeg must be within 1 to 100"),
         (("--engines", "patch", "--size", 400), "too small for --size 400"),
-        (("--engines", "patch", "--per-image", 0), "per_image must be >= 1"),
-        (("--engines", "patch", "--val-fraction", 0.6, "--test-fraction", 0.6), "below 1 together"),
-        (("--engines", "patch", "--seed", -1), "--seed must be in"),
+        (("--engines", "patch", "--per-image", 0), "--per-image must be >= 1, got 0"),
+        (
+            ("--engines", "patch", "--val-fraction", 0.6, "--test-fraction", 0.6),
+            "sum to less than 1",
+        ),
         (("--engines", "patch", "--resume"), "nothing to resume"),
     ],
 )

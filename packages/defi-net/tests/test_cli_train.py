@@ -138,11 +138,11 @@ def test_shared_photographs_are_told(train_small, forged, tmp_path, capsys, capl
     [
         (("--size", 100), "--size must be a multiple of 8 and >= 16, got 100; the nearest is 96"),
         (("--backbone", "hrnet_tinny"), "no backbone hrnet_tinny; did you mean hrnet_tiny"),
-        (("--precision", "64-true"), "--precision 64-true is not for photographs"),
+        (("--precision", "64-true"), "expected one of 32-true, bf16-mixed, 16-mixed"),
         (("--lr", 0), "--lr must be > 0"),
         (("--false-alarm-rate", 1), "--false-alarm-rate must be in [0, 1)"),
         (("--mask-weight", 0, "--edge-weight", 0), "weights must be >= 0, one above"),
-        (("--val-fraction", 1), "val_fraction must be in [0, 1)"),
+        (("--val-fraction", 1), "--val-fraction must be in [0, 1)"),
         (("--accelerator", "cuda"), "cannot run as asked"),
         (("--layout", "pears"), "no layout 'pears'; did you mean pairs"),
         (("--data", "nowhere"), "nowhere: no such file or folder; expected a data set"),

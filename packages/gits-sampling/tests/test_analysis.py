@@ -15,12 +15,9 @@ from gits_sampling.analysis import (
     curvature_torsion,
     optimality_gap,
     pca_reconstruction,
-    procrustes_align,
     trajectory_statistics,
 )
 from gits_sampling.models import EmpiricalDenoiser, GaussianMixtureDenoiser, digits_gauss10
-from hypothesis import given
-from hypothesis import strategies as st
 
 DATA = Path(__file__).parent / "data"
 
@@ -252,43 +249,6 @@ def test_a_reconstruction_is_the_projection():
             np.testing.assert_allclose(found.chord_error[sample, k - 1], error, rtol=1e-7)
 
 
-# Alignment
-
-
-@given(seed=st.integers(0, 99), k=st.integers(2, 4))
-def test_alignment_undoes_any_orthogonal_map(seed, k):
-    target, turn = randn(9, k, seed=seed), torch.linalg.qr(randn(5, k, k, seed=seed + 1)).Q
-    torch.testing.assert_close(
-        procrustes_align(target @ turn, target), target.expand(5, 9, k), rtol=1e-9, atol=1e-9
-    )
-
-
-def test_alignment_is_the_best_and_the_notebooks_is_not():
-    points, target = randn(9, 2), randn(9, 2, seed=1)
-    found = procrustes_align(points, target)
-
-    def error(aligned):
-        return (aligned - target).norm()
-
-    angle = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)
-    rows = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1)
-    turns = torch.cat([rows, rows * torch.tensor([1, -1, 1, -1])]).reshape(-1, 2, 2)
-    least = min(error(points @ turn) for turn in turns)
-    assert error(found) <= least <= error(found) * (1 + 1e-4)
-    u, _, vh = torch.linalg.svd(points.T @ target)
-    assert error(points @ u @ vh.T) > error(found) * 1.01
-
-
-def test_central_trajectories_drop_both_tails():
-    coordinates = torch.zeros(4, 10, 3)
-    coordinates[1, :, 2] = torch.tensor([5.0, 1, 2, 3, 4, 6, 9, 8, 7, 0])
-    assert central_trajectories(coordinates).tolist() == [0, 1, 2, 3, 4, 5, 7, 8]
-    coordinates[1, 1, 1] = 9.5  # 9.5^2 + 10 * 1 < 10 * 9^2: PC2 counts ten times
-    assert 6 not in central_trajectories(coordinates)
-    assert central_trajectories(coordinates, keep=1.0).tolist() == list(range(10))
-    assert len(central_trajectories(coordinates, keep=0.01)) == 1
-
-
 # Curvature and torsion
 
 
@@ -365,7 +325,6 @@ def test_a_straight_line_has_no_torsion():
         (lambda x, d, t: pca_reconstruction(x, components=0), "components must be 1 to 12"),
         (lambda x, d, t: pca_reconstruction(torch.zeros(9, 4)), r"states must be \(N, B"),
         (lambda x, d, t: optimality_gap(None, None, x, x[1:], t), "must both be"),
-        (lambda x, d, t: procrustes_align(x[0, 0], x[0, 0, :2]), "the same N and k"),
         (lambda x, d, t: central_trajectories(x), r"coordinates must be \(N, B, 3\)"),
         (lambda x, d, t: central_trajectories(x[:, 0, :, :3], keep=0), "keep must be in"),
         (lambda x, d, t: curvature_torsion(x[..., 0, :2]), r"points must be \(N, 3\)"),

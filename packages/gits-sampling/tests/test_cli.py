@@ -121,7 +121,7 @@ BAD = [
     ("fit", ("--nfe", "1", "--solver", "heun"), "--nfe must be >= 2, got 1"),
     ("fit", ("--nfe", "5", "--solver", "dpm"), "two calls a step: 4 or 6, got 5"),
     ("fit", ("--teacher-points", "1"), "--teacher-points must be >= 2, got 1"),
-    ("fit", ("--sigma-min", "0"), "--sigma-min must be > 0 and finite, got 0"),
+    ("fit", ("--sigma-min", "0"), "--sigma-min must be > 0, got 0"),
     ("fit", ("--sigma-min", "9", "--sigma-max", "3"), "--sigma-min must be < --sigma-max"),
     ("fit", ("--sigma-max", "99"), "sigma_max must be within the model's 80, got 99"),
     ("fit", ("--coeff", "0"), "--coeff must be auto or a number > 0, got 0"),

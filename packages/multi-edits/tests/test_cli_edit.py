@@ -265,7 +265,6 @@ def test_an_earlier_result_is_not_written_over(call, given, edited, capsys):
         (("--mode", "both"), "--mode: expected one of per-word, parallel, single"),
         (("--compat", "reference", "--no-layout"), "--compat reference needs the layout"),
         (("--compat", "reference", "--mode", "per-word"), "add --mode parallel"),
-        (("--seed", -1), "--seed must be in"),
         (("--precision", "float16"), "float16 needs a GPU"),
         (("--offload",), "--offload is for a GPU"),
         (("--strength", "cat=1"), "no edit is called 'cat'"),

@@ -40,7 +40,7 @@ def test_a_dry_run_writes_nothing(call, tmp_path):
         (("--count", 0), "--count must be >= 1"),
         (("--lr", 0), "--lr must be > 0"),
         (("--scenes", "simpel"), "--scenes: expected one of simple, crowded"),
-        (("--precision", "64-true"), "--precision 64-true is not for these models"),
+        (("--precision", "64-true"), "expected one of 32-true, bf16-mixed, 16-mixed"),
         (("--resume", "last"), "nothing to resume"),
     ],
 )

@@ -93,6 +93,6 @@ def run(
 ) -> Path:
     """A run of two epochs on the phantoms; tests leave it as it is, too."""
     out = tmp_path_factory.mktemp("run") / "nlran"
-    split = ("--val", 0.2, "--test", 0.2)
+    split = ("--val-fraction", 0.2, "--test-fraction", 0.2)
     assert train_small("--data", phantoms / "ct", "--out", out, "--epochs", 2, *split) == 0
     return out

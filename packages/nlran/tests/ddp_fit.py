@@ -12,7 +12,14 @@ from papercommons.training import fit, gather_predictions, seed_everything
 
 def train(folder, *, batch_size, run):
     seed_everything(0)
-    data = CTData(folder, batch_size=batch_size, size=(32, 32, 32), val=0.3, test=0, augment=True)
+    data = CTData(
+        folder,
+        batch_size=batch_size,
+        size=(32, 32, 32),
+        val_fraction=0.3,
+        test_fraction=0,
+        augment=True,
+    )
     module = NLRANModule(nlran_tiny(norm="group"), lr=0.01, optimizer="sgd")
     _, history = fit(module, data, epochs=2, run=run)
     predictions = gather_predictions(module, data.loader(data.splits["val"]), run=run)

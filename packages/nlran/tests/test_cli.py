@@ -41,7 +41,11 @@ def test_phantoms_are_ready_to_train_on(call, tmp_path, capsys):
             ("--data", ".", "--model", "covnet", "--norm", "group"),
             "--norm is an option of",
         ),
-        ("train", ("--data", ".", "--val", "0.9", "--test", "0.2"), "sum to less than 1"),
+        (
+            "train",
+            ("--data", ".", "--val-fraction", "0.9", "--test-fraction", "0.2"),
+            "sum to less than 1",
+        ),
         ("train", ("--data", ".", "--limit", "0"), "--limit must be >= 1"),
         ("train", ("--data", ".", "--manifest", "no.csv"), "no.csv: no such file"),
         ("train", ("--data", ".", "--lung-mask", "no"), "no: no such folder"),
@@ -59,7 +63,11 @@ def test_phantoms_are_ready_to_train_on(call, tmp_path, capsys):
         ("train", ("--data", ".", "--pretrained"), "no published weights for nlran"),
         ("train", ("--data", "."), "no scans in it"),
         ("audit", ("--data", "nowhere"), "nowhere: no such folder"),
-        ("phantoms", ("--out", "x", "--count", "2"), "count must be >= 3"),
+        ("phantoms", ("--out", "x", "--count", "2"), "--count must be >= 3, got 2"),
+        ("phantoms", ("--out", "x", "--size", "8"), "--size must be >= 16, got 8"),
+        ("train", ("--data", ".", "--lr", "-1"), "--lr must be > 0, got -1"),
+        ("train", ("--data", ".", "--warmup", "1"), "--warmup must be in [0, 1), got 1"),
+        ("train", ("--data", ".", "--patience", "-1"), "--patience must be >= 0, got -1"),
     ],
 )
 def test_bad_arguments_are_one_line(call, verb, arguments, message, tmp_path, monkeypatch, capsys):

@@ -103,7 +103,7 @@ def test_best_is_chosen_on_val_and_is_what_is_exported(
 
     monkeypatch.setattr(NLRANModule, "log_dict", judged)
     arguments = ("--data", phantoms / "ct", "--out", out, "--epochs", 9, "--patience", 2)
-    assert train_small(*arguments, "--val", 0.2, "--test", 0.2) == 0
+    assert train_small(*arguments, "--val-fraction", 0.2, "--test-fraction", 0.2) == 0
     history = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert len(history) == 4  # the best was the second, and patience is two
     best, last = (
@@ -131,12 +131,15 @@ def test_a_run_is_not_resumed_with_other_scans(train_small, phantoms, tmp_path, 
     data = tmp_path / "data"
     shutil.copytree(phantoms / "ct", data)
     arguments = ("--data", data, "--out", tmp_path / "run", "--epochs", 1)
-    assert train_small(*arguments, "--val", 0.2, "--test", 0.2) == 0
+    assert train_small(*arguments, "--val-fraction", 0.2, "--test-fraction", 0.2) == 0
     (data / "CP" / "new.nii.gz").write_bytes(b"")
     more = next((phantoms / "ct" / "Normal").iterdir()).read_bytes()
     (data / "CP" / "new.nii.gz").write_bytes(more[:-1])
     next((data / "NCP").iterdir()).unlink()
-    assert train_small(*arguments, "--val", 0.2, "--test", 0.2, "--resume", "last") == 2
+    assert (
+        train_small(*arguments, "--val-fraction", 0.2, "--test-fraction", 0.2, "--resume", "last")
+        == 2
+    )
     assert "splits.csv" in capsys.readouterr().err
 
 

@@ -26,7 +26,9 @@ def ct(tmp_path, write_scan):
 
 
 def make_data(folder, **changes):
-    return CTData(str(folder), **({"size": SIZE, "val": 0.2, "test": 0.2} | changes))
+    return CTData(
+        str(folder), **({"size": SIZE, "val_fraction": 0.2, "test_fraction": 0.2} | changes)
+    )
 
 
 @pytest.fixture
@@ -169,7 +171,7 @@ def test_augmentation_depends_on_seed_epoch_and_scan_alone(ct):
     alone = train[(3, 4)]
     assert torch.equal(together.volumes[1], alone.volumes[0])
     assert not torch.equal(train[(4, 4)].volumes, alone.volumes)
-    same = make_data(ct, val=0.21).train_dataloader().dataset
+    same = make_data(ct, val_fraction=0.21).train_dataloader().dataset
     assert same.indices == train.indices
     assert torch.equal(same[(3, 4)].volumes, alone.volumes)
     other = make_data(ct).loader(train.indices, augment=False).dataset

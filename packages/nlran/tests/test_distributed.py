@@ -20,7 +20,16 @@ def runs(call, phantoms, tmp_path_factory):
     """One run in one process, and one in two as of two machines, with half the batch each."""
     folder = tmp_path_factory.mktemp("runs")
     recipe = ("--data", phantoms / "ct", "--norm", "group", "--size", "32,32,32", "--epochs", 2)
-    recipe += ("--val", 0.2, "--test", 0.2, "--optimizer", "sgd", "--precision", "64-true")
+    recipe += (
+        "--val-fraction",
+        0.2,
+        "--test-fraction",
+        0.2,
+        "--optimizer",
+        "sgd",
+        "--precision",
+        "64-true",
+    )
     one = (*recipe, "--batch-size", 6, "--accelerator", "cpu", "--out", folder / "one")
     assert call("train", *one) == 0
     two = (*recipe, "--batch-size", 3, "--out", folder / "two", "--json")

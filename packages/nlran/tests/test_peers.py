@@ -232,5 +232,5 @@ def test_densenet3d_needs_29_voxels():
 
 def test_densenet3d_without_monai_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "monai.networks.nets.densenet", None)
-    with pytest.raises(DataError, match=r"pip install 'nlran\[monai\]'"):
+    with pytest.raises(DataError, match=r'pip install "nlran\[monai\]"'):
         DenseNet3d(3)

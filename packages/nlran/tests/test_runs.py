@@ -68,7 +68,7 @@ def test_only_the_split_by_the_seed_that_is_given_must_hold(train_small, phantom
 
 def splits_hold(data, seed):
     try:
-        split_scans(find_scans(data), by="scan", val=0.1, test=0.1, seed=seed)
+        split_scans(find_scans(data), by="scan", val_fraction=0.1, test_fraction=0.1, seed=seed)
     except DataError:
         return False
     return True

@@ -32,7 +32,7 @@ def test_no_patient_is_in_two_splits_in_1000_random_sets():
     for seed in range(1000):
         scans = random_set(random)
         val, test = random.uniform(0.01, 0.45, 2)
-        splits = split_scans(scans, val=val, test=test, seed=seed)
+        splits = split_scans(scans, val_fraction=val, test_fraction=test, seed=seed)
         assert sorted(chain(*splits.values())) == list(range(len(scans)))
         homes = {}
         for name, places in splits.items():
@@ -46,19 +46,19 @@ def test_no_patient_is_in_two_splits_in_1000_random_sets():
 def test_shares_hold_and_follow_the_seed_alone():
     rows = [(label, f"{label}-{patient}") for label in range(3) for patient in range(100)]
     scans = make_set(rows)
-    splits = split_scans(scans, val=0.1, test=0.2)
+    splits = split_scans(scans, val_fraction=0.1, test_fraction=0.2)
     assert [len(splits[name]) for name in ("train", "val", "test")] == [210, 30, 60]
-    assert splits == split_scans(scans, val=0.1, test=0.2)
-    assert splits["test"] != split_scans(scans, val=0.1, test=0.2, seed=1)["test"]
+    assert splits == split_scans(scans, val_fraction=0.1, test_fraction=0.2)
+    assert splits["test"] != split_scans(scans, val_fraction=0.1, test_fraction=0.2, seed=1)["test"]
     shuffled = make_set(rows[::-1])
     test = {scans.scans[place].patient for place in splits["test"]}
-    again = split_scans(shuffled, val=0.1, test=0.2)["test"]
+    again = split_scans(shuffled, val_fraction=0.1, test_fraction=0.2)["test"]
     assert {shuffled.scans[place].patient for place in again} == test
 
 
 def test_a_share_of_zero_makes_no_split():
     scans = make_set([(label, f"{label}-{patient}") for label in range(3) for patient in range(2)])
-    splits = split_scans(scans, val=0, test=0.1)
+    splits = split_scans(scans, val_fraction=0, test_fraction=0.1)
     assert splits["val"] == []
     assert len(splits["test"]) == 3
 
@@ -73,19 +73,22 @@ def test_too_few_patients_are_an_error():
 @pytest.mark.parametrize("shares", [(-0.1, 0.1), (0.5, 0.5)])
 def test_shares_out_of_range(shares):
     with pytest.raises(ValueError, match="must be >= 0 and sum to less than 1"):
-        split_scans(make_set([]), val=shares[0], test=shares[1])
+        split_scans(make_set([]), val_fraction=shares[0], test_fraction=shares[1])
 
 
 def test_the_leak_of_splitting_by_scan_is_counted():
     rows = [(label, f"{label}-{patient}") for label in range(2) for patient in range(10)] * 3
     scans = make_set(rows)
-    splits = split_scans(scans, by="scan", val=0, test=0.2)
+    splits = split_scans(scans, by="scan", val_fraction=0, test_fraction=0.2)
     training = {scans.scans[place].patient for place in splits["train"]}
     leaked = sum(scans.scans[place].patient in training for place in splits["test"])
     assert leaked > 0
     (note,) = split_notes(scans, splits)
     assert note.startswith(f"LEAK: {leaked} of 12 test scans")
-    assert len(split_notes(scans, split_scans(scans, by="scan", val=0.4, test=0.4))) == 3
+    assert (
+        len(split_notes(scans, split_scans(scans, by="scan", val_fraction=0.4, test_fraction=0.4)))
+        == 3
+    )
     assert split_notes(scans, split_scans(scans)) == []
 
 
@@ -109,11 +112,11 @@ PUBLISHED = [
 
 
 def test_published_splits_stay_and_val_comes_from_train():
-    splits = split_scans(make_set(PUBLISHED, ("x", "y")), test=0.5)
+    splits = split_scans(make_set(PUBLISHED, ("x", "y")), test_fraction=0.5)
     assert splits["test"] == [2, 5]
     assert sorted(splits["train"] + splits["val"]) == [0, 1, 3, 4]
     assert len(splits["val"]) == 2
-    whole = split_scans(make_set(PUBLISHED, ("x", "y")), by="manifest", val=0)
+    whole = split_scans(make_set(PUBLISHED, ("x", "y")), by="manifest", val_fraction=0)
     assert whole == {"train": [0, 1, 3, 4], "val": [], "test": [2, 5]}
 
 
@@ -121,7 +124,7 @@ def test_published_splits_that_tear_a_patient_apart():
     scans = make_set([*PUBLISHED, (0, "a", "test")], ("x", "y"))
     with pytest.raises(DataError, match="patient a is in train and test"):
         split_scans(scans)
-    splits = split_scans(scans, by="manifest", val=0)
+    splits = split_scans(scans, by="manifest", val_fraction=0)
     assert splits["test"] == [2, 5, 6]
     assert "LEAK: 1 of 3 test scans" in split_notes(scans, splits)[0]
 
@@ -159,7 +162,7 @@ def test_splits_csv_is_a_manifest(tmp_path):
             np.save(tmp_path / name / f"{name}{patient}" / "a.npy", array)
             value += 1
     scans = find_scans(tmp_path)
-    splits = split_scans(scans, val=0.2, test=0.2, seed=3)
+    splits = split_scans(scans, val_fraction=0.2, test_fraction=0.2, seed=3)
     write_splits(tmp_path / "splits.csv", scans, splits)
     with (tmp_path / "splits.csv").open() as file:
         rows = list(csv.DictReader(file))

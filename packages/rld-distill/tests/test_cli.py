@@ -135,7 +135,7 @@ def test_predict_names_classes_and_keeps_the_order(run, images, tmp_path, capsys
         rows = list(csv.DictReader(file))
     assert [Path(row["path"]).name for row in rows] == [f"{i}.png" for i in range(9)]
     assert all(row["class"] in "abc" and 0 < float(row["probability"]) <= 1 for row in rows)
-    assert all(row["top 5"].startswith(row["class"] + ":") for row in rows)
+    assert all(row["top5"].startswith(row["class"] + ":") for row in rows)
 
 
 def test_compare_gives_mean_spread_and_test_and_goes_on(images, tmp_path, capsys):
@@ -175,6 +175,7 @@ def test_export_is_checked_against_torch(run, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["metrics"]["onnx_largest_difference"] < 1e-3
     assert {p.name for p in out.iterdir()} == {
         *("model.safetensors", "config.json", "README.md", "model.onnx"),
+        *("config.yaml", "result.json"),
     }
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
     for batch in (1, 7):
@@ -211,7 +212,12 @@ def test_loss_command_is_the_parity_entry(shared_files, tmp_path, capsys):
         (("--method", "rdl"), "--method: expected one of"),
         (("--temperature", 0), "temperature must be"),
         (("--alpha", -1), "alpha must be"),
-        (("--warmup-epochs", -1), "warmup_epochs must be >= 0, got -1"),
+        (("--warmup-epochs", -1), "--warmup-epochs must be >= 0, got -1"),
+        (("--epochs", 0), "--epochs must be >= 1, got 0"),
+        (("--teacher-epochs", 0), "--teacher-epochs must be >= 1, got 0"),
+        (("--lr", -1), "--lr must be > 0, got -1"),
+        (("--momentum", 1), "--momentum must be in [0, 1), got 1"),
+        (("--val-fraction", 1), "--val-fraction must be in [0, 1), got 1"),
         (("--method", "kd", "--beta", 2), "method kd has no option beta"),
         (("--teacher", "no/where"), "no/where: no saved network"),
         (("--teacher-checkpoint", "no.pt"), "--teacher-checkpoint needs the network's name"),
@@ -222,8 +228,8 @@ def test_loss_command_is_the_parity_entry(shared_files, tmp_path, capsys):
         (("--preset", "papr"), "--preset: expected one of"),
         (("--epochs", "many"), "--epochs: expected int, got 'many'"),
         (("--tempreature", 2), "no option --tempreature; did you mean --temperature"),
-        (("--image-size", 0), "image_size must be >= 4, got 0"),
-        (("--batch-size", 0), "batch_size must be >= 1, got 0"),
+        (("--image-size", 0), "--image-size must be >= 4, got 0"),
+        (("--batch-size", 0), "--batch-size must be >= 1, got 0"),
     ],
 )
 def test_wrong_arguments_are_one_line(images, tmp_path, capsys, arguments, message):

@@ -26,6 +26,7 @@ from papercommons.cli import RunOptions
 from papercommons.data.distortions import AtSameSize, parse_distortions
 from papercommons.data.sampling import batch_loader
 from papercommons.files import write_json
+from papercommons.metrics.calibration import ece
 from papercommons.report import describe_device
 from papercommons.training import fit, seed_everything
 from semforge import __version__
@@ -34,7 +35,7 @@ from semforge.entries import FaceList
 from semforge.graph import LabelGraph
 from semforge.inspecting import Inspector, Scores
 from semforge.lightning import SemForgeModule, node_aucs
-from semforge.measures import calibration_error, detection_measures
+from semforge.measures import detection_measures
 from semforge.model import SemForgeNet
 from sets import HIDDEN, folds, hide_labels, make_set, protocol_1, protocol_2
 from tables import Run, compared, curves, summarize
@@ -199,7 +200,7 @@ def judged(scores: Scores, net: SemForgeNet) -> dict[str, float]:
     fake = scores.labels[:, 0] == 1
     measures = detection_measures(scores.log_odds[:, 0].double(), fake)
     found = {name: float(value) for name, value in measures.items()}
-    found["ece"] = calibration_error(scores.probabilities[:, 0], fake, balanced=True)
+    found["ece"] = ece(scores.probabilities[:, 0], fake, balanced=True)
     if len(net.nodes) > 1:
         labels, decoded = scores.labels[fake], scores.decoded[fake]
         aucs = dict(zip(net.nodes, node_aucs(scores.log_odds[fake], labels), strict=True))

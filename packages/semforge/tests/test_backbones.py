@@ -88,7 +88,7 @@ def test_weights_that_cannot_be_loaded(monkeypatch):
 
 def test_open_clip_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(ValueError, match=r"pip install 'semforge\[clip\]'"):
+    with pytest.raises(DataError, match=r'pip install "semforge\[open-clip\]"'):
         create_backbone("open_clip:ViT-B-32-quickgelu")
 
 

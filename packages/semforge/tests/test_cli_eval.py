@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from papercommons.cli import ComputeOptions
-from papercommons.metrics.ranking import weighted_auc
+from papercommons.metrics.roc import weighted_auc
 from semforge.cutting import crop_of_photographs, crop_way, describe_crop
 from semforge.data import FaceForgeryData
 from semforge.inspecting import open_inspector

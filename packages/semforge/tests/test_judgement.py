@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from papercommons.metrics.ranking import weighted_auc
+from papercommons.metrics.roc import weighted_auc
 from papercommons.metrics.score_calibration import ScoreCalibration, remembered_calibration
 from semforge.calibrating import calibrate, threshold_of
 from semforge.graph import LabelGraph

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from papercommons.metrics.ranking import weighted_auc
+from papercommons.metrics.roc import weighted_auc
 from semforge.graph import LabelGraph
 from semforge.lightning import SemForgeModule, node_aucs
 from semforge.model import SemForgeNet

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from papercommons.metrics.calibration import ece
-from papercommons.metrics.ranking import weighted_auc
+from papercommons.metrics.roc import weighted_auc
 from papercommons.metrics.verification import equal_error_rate
-from semforge.measures import calibration_error, detection_measures, with_intervals
+from semforge.measures import detection_measures, with_intervals
 
 items = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=30).filter(
     lambda rows: len({fake for _, fake in rows}) == 2
@@ -109,17 +107,3 @@ def test_intervals_resample_sources():
     assert naive["auc"].high - naive["auc"].low < 0.7 * (alone["auc"].high - alone["auc"].low)
     one = with_intervals(scores[fake], fake[fake], range(20), draws=10)
     assert math.isnan(one["auc"].low)
-
-
-@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=40))
-def test_calibration_error(rows):
-    p, fake = split(rows)
-    assert calibration_error(p, fake) == pytest.approx(ece(p.numpy(), fake.numpy()))
-    if 0 < fake.sum() < len(fake):
-        # classes weigh the same: as if the rarer one were repeated
-        n, m = int(fake.sum()), int((~fake).sum())
-        times = torch.where(fake, m, n)
-        even = calibration_error(p.repeat_interleave(times), fake.repeat_interleave(times))
-        assert calibration_error(p, fake, balanced=True) == pytest.approx(even)
-    else:
-        assert np.isnan(calibration_error(p, fake, balanced=True))

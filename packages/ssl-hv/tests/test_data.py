@@ -55,7 +55,7 @@ def test_dev_writers_come_out_of_the_labelled_ones(opened):
 
 
 def test_more_dev_writers_leave_fewer_to_train_on(opened):
-    more = WordData(opened, dev=0.5)
+    more = WordData(opened, val_fraction=0.5)
     assert len(writers_of(more, "dev")) == round(0.5 * len(writers_of(more, "unlabelled")))
     assert not writers_of(more, "dev") & writers_of(more, "train")
 
@@ -207,7 +207,7 @@ def test_it_travels_to_workers(data):
     [
         ({"batch_size": 1}, "batch_size must be >= 2"),
         ({"writer_fraction": 0.0}, "writer_fraction must be in"),
-        ({"dev": 1.0}, "dev in"),
+        ({"val_fraction": 1.0}, "val_fraction in"),
         ({"in_channels": 2}, "in_channels must be 1 or 3, got 2"),
     ],
 )

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from papercommons.handwriting.gsc import FIXED_THRESHOLDS, gsc_batch, gsc_bits, gsc_features
-from papercommons.handwriting.similarity import correlation
+from papercommons.handwriting.gsc import (
+    FIXED_THRESHOLDS,
+    bit_correlation,
+    gsc_batch,
+    gsc_bits,
+    gsc_features,
+)
 
 PARTS = {"gradient": slice(0, 192), "structural": slice(192, 384), "concavity": slice(384, 512)}
 
@@ -35,5 +40,5 @@ def test_bits_and_their_correlation(reference):
     bits = gsc_bits(gsc_batch(reference["images"]), FIXED_THRESHOLDS)
     np.testing.assert_array_equal(bits, reference["bits_fixed"])
     np.testing.assert_allclose(
-        correlation(bits[:, None], bits), reference["correlation"], rtol=1e-12
+        bit_correlation(bits[:, None], bits), reference["correlation"], rtol=1e-12
     )

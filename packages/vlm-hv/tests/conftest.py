@@ -41,6 +41,18 @@ def words(tmp_path_factory: pytest.TempPathFactory, write_words: Callable[..., P
     return write_words(tmp_path_factory.mktemp("words"))
 
 
+@pytest.fixture(scope="session")
+def save_tiny() -> Callable[[Any, Any, Path], Path]:
+    """Write a model and its processor as a folder that any tool of the field loads."""
+
+    def save(model: Any, processor: Any, folder: Path) -> Path:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        return folder
+
+    return save
+
+
 class RecordingServer:
     """An OpenAI-compatible server that keeps every request and answers as told.
 

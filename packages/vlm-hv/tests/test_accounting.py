@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from papercommons.errors import DataError
-from papercommons.metrics.verification import pair_weights, roc_auc
+from papercommons.metrics.roc import binary_auc
+from papercommons.metrics.verification import pair_weights
 from vlm_hv.accounting import ablation_gap, account
 
 S, D, U = "same", "different", "unknown"
@@ -108,7 +109,7 @@ def test_scores() -> None:
     ]
     found = account(made).scores
     scores, labels = [r["score"] for r in made], [r["label"] for r in made]
-    assert found["auc"].value == pytest.approx(roc_auc(scores, labels))
+    assert found["auc"].value == pytest.approx(binary_auc(scores, labels))
     brier = np.mean((np.array(scores) - labels) ** 2)
     assert found["brier"].value == pytest.approx(brier)
     assert set(found) == {"auc", "eer", "brier", "ece", "cllr"}

@@ -9,7 +9,7 @@ import pytest
 from papercommons.data.pairs import make_pairs
 from papercommons.data.words import open_words
 from papercommons.errors import DataError
-from vlm_hv.cases import Case, check_labels, from_pairs, read_cases
+from vlm_hv.cases import Case, from_pairs, read_cases
 
 SAME = "w00/00_0.png,w00/00_1.png"
 OTHER = "w00/00_0.png,w01/01_0.png"
@@ -112,11 +112,3 @@ def test_pairs_of_papercommons(words: Path) -> None:
         found.drawn(0)
     with pytest.raises(DataError, match="no pairs"):
         from_pairs(pairs.take([]), opened)
-
-
-def test_labels_for_a_judgement() -> None:
-    check_labels([Case("a", "b", 1), Case("a", "c", 0)])
-    with pytest.raises(DataError, match="pair 2 has no label"):
-        check_labels([Case("a", "b", 1), Case("a", "c")])
-    with pytest.raises(DataError, match="all labels are 1"):
-        check_labels([Case("a", "b", 1), Case("a", "c", 1)])

@@ -52,7 +52,7 @@ def test_the_pairs_are_those_of_a_model(baseline, ask, call, tmp_path, capsys):
 def test_resnet18_learns_what_it_is_shown():
     from papercommons.cli import ComputeOptions
     from papercommons.data.pairs import Pairs
-    from papercommons.metrics.verification import roc_auc
+    from papercommons.metrics.roc import binary_auc
     from vlm_hv.siamese import score_pairs, train_resnet
 
     random = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_resnet18_learns_what_it_is_shown():
     some = score_pairs(module, pairs, batch_size=7)
     assert some == pytest.approx(score_pairs(module, pairs), abs=1e-4)
     module.train()  # with the statistics of these images: the running ones need longer
-    assert roc_auc(score_pairs(module, pairs), pairs.same) > 0.9
+    assert binary_auc(score_pairs(module, pairs), pairs.same) > 0.9
 
 
 def test_the_baseline_takes_another_encoder():

@@ -150,7 +150,7 @@ def test_ablated_pairs_say_nothing_about_the_labels(data):
         ({"batch_size": 0}, "batch_size must be >= 1"),
         ({"max_pairs": 1}, "max_pairs >= 2"),
         ({"writer_fraction": 0.0}, r"writer_fraction must be in \(0, 1\]"),
-        ({"dev": 1.0}, r"dev in \(0, 1\)"),
+        ({"val_fraction": 1.0}, r"val_fraction in \(0, 1\)"),
         ({"split": "unseen"}, "no split 'unseen'"),
     ],
 )

@@ -13,7 +13,7 @@ from vlm_hv.lightning import add_lora, lora_layers, suffix_loss
 from vlm_hv.loading import load_model
 from vlm_hv.local import LocalModel
 from vlm_hv.scoring import can_share_features, last_logits
-from vlm_hv.tiny import QWEN_CHAT, QWEN_TOKENS, byte_tokenizer, save_tiny, special_ids
+from vlm_hv.tiny import QWEN_CHAT, QWEN_TOKENS, byte_tokenizer, special_ids
 from vlm_hv.verifier import VLMVerifier
 
 TEXT = {
@@ -168,7 +168,7 @@ def grey(count, seed=0):
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
-def loaded(request, tmp_path_factory):
+def loaded(request, save_tiny, tmp_path_factory):
     torch.manual_seed(0)
     model, processor = FAMILIES[request.param]()
     with torch.no_grad():

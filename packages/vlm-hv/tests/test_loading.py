@@ -8,11 +8,11 @@ import torch
 from papercommons.errors import DataError
 from safetensors.torch import load_file, save_file
 from vlm_hv.loading import ONE_PICTURE, check_layout, choose_device, load_model
-from vlm_hv.tiny import save_tiny, tiny_paligemma
+from vlm_hv.tiny import tiny_paligemma
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(save_tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("loading") / "model"
     return save_tiny(*tiny_paligemma(image_size=16, width=16, layers=1), folder)
 

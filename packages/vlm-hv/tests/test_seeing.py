@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from papercommons.cli import RunOptions
-from papercommons.metrics.verification import roc_auc
+from papercommons.metrics.roc import binary_auc
 from vlm_hv.data import PairData
 from vlm_hv.seeing import WriterData, image_features, teach_tower, writer_contrast
 from vlm_hv.tiny import tiny_paligemma
@@ -103,7 +103,7 @@ def test_a_taught_tower_tells_writers_apart_and_the_language_model_stays(made):
             pixels = verifier.prompt.processor.image_processor(pictures, return_tensors="pt")
             rows = image_features(verifier.model, pixels["pixel_values"])
             similar = torch.cosine_similarity(rows[pairs.left], rows[pairs.right])
-        return roc_auc(similar.double().numpy(), pairs.same)
+        return binary_auc(similar.double().numpy(), pairs.same)
 
     random = auc()
     teach_tower(verifier, data, RunOptions(seed=0, accelerator="cpu"), steps=20)

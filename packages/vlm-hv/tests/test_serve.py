@@ -21,7 +21,7 @@ from vlm_hv.endpoint import Endpoint
 from vlm_hv.images import PictureOptions, pictures
 from vlm_hv.loading import load_model
 from vlm_hv.local import LocalModel
-from vlm_hv.tiny import save_tiny, tiny_qwen2_vl
+from vlm_hv.tiny import tiny_qwen2_vl
 
 NEEDED = ("fastapi", "uvicorn", "openai", "accelerate", "httpx")
 MISSING = [name for name in NEEDED if find_spec(name) is None]
@@ -34,7 +34,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(save_tiny, tmp_path_factory):
     model, processor = tiny_qwen2_vl()
     return save_tiny(model, processor, tmp_path_factory.mktemp("serve") / "tiny-qwen2-vl")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from vlm_hv.loading import load_model
-from vlm_hv.tiny import save_tiny, tiny_paligemma, tiny_qwen2_vl
+from vlm_hv.tiny import tiny_paligemma, tiny_qwen2_vl
 
 
 def noise(seed):
@@ -43,7 +43,7 @@ def test_weights_follow_from_the_seed_and_leave_torch_alone(make):
 
 
 @pytest.mark.parametrize("make", [tiny_paligemma, tiny_qwen2_vl])
-def test_a_saved_model_loads_as_any_other(make, tmp_path):
+def test_a_saved_model_loads_as_any_other(make, save_tiny, tmp_path):
     model, processor = make()
     folder = save_tiny(model, processor, tmp_path / "model")
     loaded = load_model(folder, device="cpu")

@@ -11,7 +11,7 @@ from PIL import Image
 from vlm_hv.lightning import add_lora
 from vlm_hv.loading import Loaded
 from vlm_hv.prompting import first_tokens
-from vlm_hv.tiny import save_tiny, tiny_paligemma, tiny_qwen2_vl
+from vlm_hv.tiny import tiny_paligemma, tiny_qwen2_vl
 from vlm_hv.verifier import VLMVerifier, read_settings
 
 
@@ -143,7 +143,7 @@ def test_settings_can_be_given_instead_of_the_saved(tmp_path):
     assert (again.threshold, again.prompt.question) == (1.5, "Well?")
 
 
-def test_any_model_is_a_verifier_untrained(tmp_path):
+def test_any_model_is_a_verifier_untrained(save_tiny, tmp_path):
     save_tiny(*tiny_qwen2_vl(width=16, layers=1), tmp_path)
     verifier = VLMVerifier.from_pretrained(tmp_path, device="cpu")
     (verdict,) = verifier.predict(grey(1), grey(1, 1))
@@ -152,7 +152,7 @@ def test_any_model_is_a_verifier_untrained(tmp_path):
     assert verifier.threshold == 0
 
 
-def test_an_adapter_is_saved_alone_and_comes_back_on_its_base(tmp_path):
+def test_an_adapter_is_saved_alone_and_comes_back_on_its_base(save_tiny, tmp_path):
     pytest.importorskip("peft", reason="LoRA needs peft (vlm-hv[local])")
     base = save_tiny(*tiny_paligemma(image_size=32, width=32), tmp_path / "base")
     verifier = VLMVerifier.from_pretrained(base, device="cpu")

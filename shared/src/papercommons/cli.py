@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
 from papercommons.arguments import build_parser, call, parse_arguments
+from papercommons.checks import check_at_least, check_seed
 from papercommons.errors import DataError, one_line, reason
 from papercommons.files import is_first_process
 
 __all__ = [
     "ComputeOptions",
     "DeviceOptions",
+    "FloatRunOptions",
     "RunOptions",
     "build_parser",
     "leave_process_group",
@@ -55,8 +57,7 @@ class _EveryRun:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"--seed must be in [0, 2^32), got {self.seed}")
+        check_seed(self.seed)
 
     def settings(self) -> dict[str, Any]:
         """Return the options that belong to a run (not how this call was made), as plain types."""
@@ -101,8 +102,7 @@ class DeviceOptions(_EveryRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_workers < 0:
-            raise ValueError(f"--num-workers must be >= 0, got {self.num_workers}")
+        check_at_least(0, num_workers=self.num_workers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +120,19 @@ class RunOptions(DeviceOptions):
     compile: bool = False
     resume: str | None = None
     dry_run: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatRunOptions(RunOptions):
+    """How to run.
+
+    `RunOptions` without double precision, for networks that have no use for it.
+
+    Attributes:
+        precision: number format: 32-true, bf16-mixed, 16-mixed.
+    """
+
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
 
 def show_progress() -> bool:
@@ -200,7 +213,7 @@ def _check_alone(function: Callable[..., Any], prog: str) -> None:
 
 def _how_to_go_on(function: Callable[..., Any]) -> str:
     hints = typing.get_type_hints(function)
-    if RunOptions in hints.values():
+    if {RunOptions, FloatRunOptions} & set(hints.values()):
         return "; a run that has finished an epoch goes on with --resume last"
     return "; --resume goes on with what is missing" if "resume" in hints else ""
 

@@ -7,7 +7,7 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
-from papercommons.errors import DataError, reason
+from papercommons.errors import DataError, missing_library, reason
 
 log = logging.getLogger("papercommons")
 
@@ -20,7 +20,7 @@ def check_gradio(package: str) -> None:
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     if find_spec("gradio") is None:
-        raise DataError(f'the page needs gradio; run: pip install "{package}[demo]"')
+        raise missing_library("the page", "gradio", f"{package}[demo]")
 
 
 def show_page(gradio: Any, page: Any, host: str, port: int) -> None:

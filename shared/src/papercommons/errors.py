@@ -1,4 +1,4 @@
-"""The error for what a user gave and cannot work, and words for messages."""
+"""The error for what a user gave or lacks and what cannot work, and words for messages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,25 @@ class DataError(ValueError):
     The message says what, where, what was expected, what to do. Commands print it on one line and
     exit with 2; it survives the way out of a data-loader worker.
     """
+
+
+def missing_library(what: str, library: str, install: str, *, instead: str = "") -> DataError:
+    """Return the error for a library that is not installed, to be raised.
+
+    Args:
+        what: that needs it.
+        library: its name.
+        install: what brings it, for pip: a package with an extra.
+        instead: what else will do, as an order.
+
+    Example:
+        >>> print(missing_library("a .mha file", "SimpleITK", "nlran[itk]"))
+        a .mha file needs SimpleITK, which is not installed; run: pip install "nlran[itk]"
+    """
+    other = f", or {instead}" if instead else ""
+    return DataError(
+        f'{what} needs {library}, which is not installed; run: pip install "{install}"{other}'
+    )
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

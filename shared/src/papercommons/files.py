@@ -89,7 +89,7 @@ def prepare_out(
     out: str,
     settings: dict[str, Any],
     *,
-    resume: str | None = None,
+    resume: str | bool | None = None,
     overwrite: bool = False,
     may_change: Iterable[str] = (),
     inputs: Iterable[str] = (),
@@ -103,7 +103,7 @@ def prepare_out(
     Args:
         out: the folder.
         settings: resolved options of the command, plain types; None is the same as absent.
-        resume: given if the run in `out` is to go on.
+        resume: true, or a checkpoint, if the run in `out` is to go on.
         overwrite: empty the folder first.
         may_change: settings that may differ between a run and its resumption.
         inputs: settings that are no options, such as hashes of what is read; they stand in a
@@ -121,7 +121,7 @@ def prepare_out(
     read = {name: given.pop(name) for name in inputs if name in given}
     note = f"{_INPUTS_MARK}{json.dumps(read)}\n" if read else ""
     text = _RUN_MARK + note + yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
-    if resume is not None:
+    if resume not in (None, False):
         _check_resumed(folder / "config.yaml", _parse_run(text), set(may_change))
     elif folder.exists():
         _empty(folder)
@@ -132,22 +132,22 @@ def prepare_out(
 def check_out(
     out: str,
     *,
-    resume: str | None = None,
+    resume: str | bool | None = None,
     overwrite: bool = False,
     go_on: str | None = None,
-    keep: Iterable[str | Path] = (),
+    keep: Iterable[str | Path | None] = (),
 ) -> None:
     """Check that a run may write into `out`, before anything slow begins.
 
     Args:
         out: the folder.
-        resume: given if the run in `out` is to go on.
+        resume: true, or a checkpoint, if the run in `out` is to go on.
         overwrite: the folder may be emptied.
         go_on: the option that goes on with a run, where the command has one.
-        keep: files and folders that the command reads: emptying `out` must not take them.
+        keep: what the command reads: emptying `out` must not take a file or folder of that name.
 
     Raises:
-        DataError: see `prepare_out`.
+        DataError: `keep` would be lost, or see `prepare_out`.
     """
     folder = Path(out)
     if not is_first_process():
@@ -156,13 +156,15 @@ def check_out(
         raise DataError("--out is empty; give the path of a folder")
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{out}: --out must be a folder, this is a file; choose another")
-    for needed in map(Path, keep):
-        if overwrite and needed.resolve().is_relative_to(folder.resolve()):
+    lost, kept = folder.resolve(), folder.resolve() / "cache"
+    for needed in _existing(keep) if overwrite else ():
+        place = needed.resolve()
+        if place.is_relative_to(lost) and not place.is_relative_to(kept):
             raise DataError(
                 f"{out}: --overwrite would delete {needed}, which this command needs; choose "
                 "another --out"
             )
-    if resume is not None:
+    if resume not in (None, False):
         if overwrite:
             raise DataError("--resume and --overwrite exclude each other; give one")
         if not _is_run(folder):
@@ -176,6 +178,35 @@ def check_out(
         if not overwrite:
             ways = [*([go_on] if go_on else []), "--overwrite", "or another --out"]
             raise DataError(f"{out}: folder is not empty; pass {', '.join(ways)}")
+
+
+def check_file_out(
+    out: str, *, overwrite: bool = False, keep: Iterable[str | Path | None] = ()
+) -> None:
+    """Check that a command may write the file `out`, before anything slow begins.
+
+    Args:
+        out: the file.
+        overwrite: it may be replaced.
+        keep: what the command reads: `out` must not replace such a file, or one in such a folder.
+
+    Raises:
+        DataError: `out` is there and `overwrite` is not given, or `keep` would be lost.
+    """
+    if not Path(out).exists():
+        return
+    if not overwrite:
+        raise DataError(f"{out}: the file exists; pass --overwrite, or another --out")
+    for needed in _existing(keep):
+        if Path(out).resolve().is_relative_to(needed.resolve()):
+            raise DataError(
+                f"{out}: --overwrite would replace what this command reads ({needed}); choose "
+                "another --out"
+            )
+
+
+def _existing(paths: Iterable[str | Path | None]) -> Iterator[Path]:
+    return (Path(path) for path in paths if path and Path(path).exists())
 
 
 def _never_began(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from papercommons.errors import DataError, reason
+from papercommons.errors import DataError, missing_library, reason
 from papercommons.files import atomic_path
 
 
@@ -25,9 +25,8 @@ def check_onnx(package: str) -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise DataError(
-            f'ONNX needs {error.name}; run: pip install "{package}[onnx]", or pass --formats '
-            "safetensors"
+        raise missing_library(
+            "ONNX", str(error.name), f"{package}[onnx]", instead="pass --formats safetensors"
         ) from None
 
 

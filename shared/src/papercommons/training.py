@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from papercommons.checkpoint import read_torch_file
+from papercommons.checks import check_at_least
 from papercommons.cli import DeviceOptions, RunOptions, show_progress
 from papercommons.data.sampling import mix_seeds
 from papercommons.errors import DataError, nearest, reason
@@ -184,8 +185,7 @@ def fit(
         DataError: the checkpoint to resume is missing or broken.
         ValueError: epochs < 1, or see `make_trainer`.
     """
-    if epochs < 1:
-        raise ValueError(f"--epochs must be >= 1, got {epochs}")
+    check_at_least(1, epochs=epochs)
     keep = out if not run.dry_run else None
     history = History(keep)
     extra: list[Callback] = [history, EpochSeed(run.seed), *callbacks]

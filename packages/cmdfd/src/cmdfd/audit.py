@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import torch
 from papercommons.metrics.bootstrap import group_weights
-from papercommons.metrics.ranking import weighted_auc
-from papercommons.metrics.roc import unchecked_auc
+from papercommons.metrics.roc import unchecked_auc, weighted_auc
 from torch import Tensor
 
 from cmdfd.entries import ClipEntry

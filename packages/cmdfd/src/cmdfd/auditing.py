@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from papercommons.cli import track
 from papercommons.errors import DataError
-from papercommons.files import hash_files, prepare_out
+from papercommons.files import hash_texts, prepare_out
 from papercommons.report import PALETTE, Result, Section, figure_png, write_report
 
 from cmdfd.audit import Audit, Separation, audit_entries
 from cmdfd.entries import ClipEntry, ClipList, join
 from cmdfd.headers import with_headers
 from cmdfd.layouts import Layout, open_clips
+from cmdfd.prepared import ORIGINALS, is_prepared
 from cmdfd.splits import Leak, find_leaks
 
 LIMITS = (
@@ -71,10 +72,10 @@ def audit_list(
     settings = {"lists": given, "out": out, **asdict(how)}
     lists = {
         name: open_clips(
-            name,
+            listed(name),
             layout=how.layout,
             root=how.root,
-            files=how.measure or Path(name).is_dir(),
+            files=how.measure or Path(listed(name)).is_dir(),
             skip_bad=how.skip_bad,
         )
         for name in dict.fromkeys(given)
@@ -103,7 +104,10 @@ def audit_list(
         metrics=_metrics(audit, leaks, faults),
         settings=settings,
         limits=LIMITS,
-        data_hash=hash_files([name for name in given if Path(name).is_file()]),
+        data_hash=hash_texts(
+            ascii((str(e.video), str(e.audio), e.entire, e.video_seconds, e.audio_seconds))
+            for e in entries
+        ),
         device="cpu",
         notes=[*_remarks(audit), *(leak.words for leak in leaks), *clips.notes, *_faults(faults)],
     )
@@ -111,6 +115,18 @@ def audit_list(
         write_report(Path(out) / "report.html", result, _sections(audit, entries, leaks, faults))
         result.save(out)
     return result
+
+
+def listed(place: str) -> str:
+    """Return what is audited; of a prepared folder it is the list of the files it was made of.
+
+    Args:
+        place: list, set or folder.
+    """
+    path = Path(place)
+    folder = path.parent if path.name == "list.csv" else path
+    originals = folder / ORIGINALS
+    return str(originals) if is_prepared(folder) and originals.is_file() else place
 
 
 def parts_of(lists: Mapping[str, ClipList]) -> dict[str, list[ClipEntry]]:
@@ -189,6 +205,7 @@ def offsets_png(audit: Audit, entries: Sequence[ClipEntry]) -> bytes:
                     color=colour,
                 )
         right.set(xlabel="sound - picture in s (ends: and beyond)", ylabel="share")
+        right.locator_params(axis="x", nbins=5)
         right.legend()
 
     return figure_png(draw, width=9.0, height=max(3.2, 1.4 + 0.28 * len(shown)))

@@ -25,6 +25,7 @@ def scores_of(
     *,
     frames_per_batch: int = 2000,
     max_frames: int = 1000,
+    legacy: bool = False,
 ) -> Tensor:
     """Return what is said of each clip, in the order of the clips.
 
@@ -34,6 +35,7 @@ def scores_of(
             runs without gradients.
         frames_per_batch: see `cmdfd.sampling.frame_budget_batches`.
         max_frames: of a clip, from its begin.
+        legacy: see `AVDataset`.
 
     Returns:
         on the CPU, shape (N, ...).
@@ -41,7 +43,7 @@ def scores_of(
     Raises:
         ValueError: a number out of range.
     """
-    dataset = AVDataset(clips, max_frames=max_frames)
+    dataset = AVDataset(clips, max_frames=max_frames, legacy=legacy)
     order: list[int] = []
     said = []
     with torch.no_grad():
@@ -124,7 +126,9 @@ def sync_offset(audio: Tensor, visual: Tensor, *, reach: int = 15) -> SyncOffset
     return SyncOffset(place - most, best - curve.median(1).values, curve)
 
 
-def sync_scores(clips: AVClips, model: CMDFDNet | ContentTeacher, *, reach: int = 15) -> Tensor:
+def sync_scores(
+    clips: AVClips, model: CMDFDNet | ContentTeacher, *, reach: int = 15, legacy: bool = False
+) -> Tensor:
     """Return minus the confidence of `sync_offset`: nothing goes together at any offset.
 
     Args:
@@ -132,6 +136,7 @@ def sync_scores(clips: AVClips, model: CMDFDNet | ContentTeacher, *, reach: int 
         model: a detector, whose embeddings a' and v' are compared, or a teacher, whose posteriors
             are; it is put into evaluation mode.
         reach: see `sync_offset`.
+        legacy: see `AVDataset`, for a detector that was trained so.
 
     Returns:
         float32 in [-1, 0], shape (N,); higher = more fake.
@@ -139,8 +144,12 @@ def sync_scores(clips: AVClips, model: CMDFDNet | ContentTeacher, *, reach: int 
     Raises:
         ValueError: reach is negative.
     """
+    alone = isinstance(model, CMDFDNet) and model.config["legacy_concat"]  # clips would mix
     return scores_of(
-        clips, lambda batch: -sync_offset(*_streams(model, batch), reach=reach).confidence
+        clips,
+        lambda batch: -sync_offset(*_streams(model, batch), reach=reach).confidence,
+        frames_per_batch=1 if alone else 2000,
+        legacy=legacy,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from papercommons.cli import ComputeOptions, RunOptions, program
+from papercommons.checks import check_at_least, check_seed
+from papercommons.cli import ComputeOptions, FloatRunOptions, program
 from papercommons.errors import DataError
 from papercommons.files import check_out
 from papercommons.report import Result
@@ -18,10 +19,8 @@ from cmdfd.options import (
     RecipeOptions,
     SynthOptions,
     TeachOptions,
-    check_at_least,
     check_places,
     check_size,
-    check_training,
 )
 from cmdfd.scoring_options import (
     Baseline,
@@ -31,6 +30,7 @@ from cmdfd.scoring_options import (
     check_judged,
     check_outputs,
 )
+from cmdfd.teaching_saved import check_recogniser, check_teacher
 
 
 def prepare(
@@ -61,8 +61,8 @@ def prepare(
         raise DataError("give a list, a set or a folder, e.g. cmdfd-prepare list.csv --out DIR")
     check_places(*places)
     check_size(size)
-    going = "last" if resume else None
-    check_out(out, resume=going, overwrite=overwrite, go_on="--resume", keep=places)
+    read = [*places, lists.root]
+    check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=read)
     from cmdfd.preparing_command import prepare_places
 
     return prepare_places(places, out, size, label, resume, overwrite, lists, crop)
@@ -82,7 +82,8 @@ def audit(
     """Say what lists and files give away beside their labels: lengths, shared people, balance.
 
     Args:
-        places: lists, sets or folders; where they have no splits, each is a part.
+        places: lists, sets or folders; where they have no splits, each is a part. Of a folder of
+            cmdfd-prepare the files count that it was made of.
         out: folder for result.json and report.html; nothing is written if not given.
         layout: see cmdfd-prepare.
         root: folder where the files of lists are.
@@ -97,9 +98,9 @@ def audit(
     check_places(*places)
     ListOptions(layout, root)
     check_at_least(10, bootstrap=bootstrap)
-    check_at_least(0, seed=seed)
+    check_seed(seed)
     if out is not None:
-        check_out(out, overwrite=overwrite, keep=places)
+        check_out(out, overwrite=overwrite, keep=[*places, root])
     from cmdfd.auditing import AuditOptions, audit_list
 
     options = AuditOptions(layout, root, measure, skip_bad, bootstrap, seed)
@@ -122,7 +123,7 @@ def synth(
 
     Args:
         out: new folder for videos/, list.csv, facts.json, result.json and report.html.
-        count: clips to make.
+        count: clips to make; one more or fewer where the shares of the parts leave fractions.
         kinds: real, lag, lipsync, lipsync_clean, rhythm, swap, shift, partial: those in all parts;
             real, lag and lipsync if not given.
         size: side of the pictures in pixels, even.
@@ -133,8 +134,9 @@ def synth(
         options: what is made.
     """
     check_at_least(1, count=count)
-    check_at_least(0, seed=seed, workers=workers)
-    check_out(out, resume="last" if resume else None, overwrite=overwrite, go_on="--resume")
+    check_at_least(0, workers=workers)
+    check_seed(seed)
+    check_out(out, resume=resume, overwrite=overwrite, go_on="--resume")
     from cmdfd.making import make_corpus
 
     return make_corpus(out, count, kinds, size, seed, workers, resume, overwrite, options)
@@ -149,7 +151,7 @@ def teach(
     lists: ListOptions = ListOptions(),
     crop: CropOptions = CropOptions(),
     options: TeachOptions = TeachOptions(),
-    run: RunOptions = RunOptions(),
+    run: FloatRunOptions = FloatRunOptions(),
 ) -> Result:
     """Train a content teacher on real clips: what is heard and what is seen of each frame.
 
@@ -166,13 +168,13 @@ def teach(
         run: how to run; on one device.
     """
     places = check_places(data, val)
-    check_training(run)
     if run.devices not in ("auto", "1"):
         raise ValueError("cmdfd-teach works on one device; leave out --devices")
-    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=places)
+    if run.compile:
+        raise ValueError("cmdfd-teach does not compile its small networks; leave out --compile")
+    read = [*places, hf_asr, lists.root]
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=read)
     if hf_asr is not None:
-        from cmdfd.teaching_saved import check_recogniser
-
         check_recogniser(hf_asr)
     from cmdfd.teaching_command import teach_network
 
@@ -193,7 +195,7 @@ def train(
     crop: CropOptions = CropOptions(),
     recipe: RecipeOptions = RecipeOptions(),
     losses: LossOptions = LossOptions(),
-    run: RunOptions = RunOptions(),
+    run: FloatRunOptions = FloatRunOptions(),
 ) -> Result:
     """Train a detector that compares voice and mouth, with a teacher's agreement or without.
 
@@ -218,16 +220,13 @@ def train(
         run: how to run.
     """
     places = check_places(data, val, test)
-    check_training(run)
     if recipe.stream != "both" and teacher != "none":
         raise ValueError(f"--stream {recipe.stream} compares nothing: leave out --teacher")
+    read = [*places, init, lists.root]
     if teacher != "none":
-        from cmdfd.teaching_saved import check_teacher
-
-        check_teacher(teacher)
+        read += check_teacher(teacher)
     if init is not None and not Path(init).exists():
         raise DataError(f"{init}: no such file or folder; --init takes weights to begin with")
-    read = [*places, *([init] if init else []), *([teacher] if Path(teacher).exists() else [])]
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=read)
     from cmdfd.training import train_network
 
@@ -270,7 +269,7 @@ def evaluate(
         threshold: on the score; the calibration's, or 0, if not given.
         baselines: more of them: correlation (of the network), sync (offset of its embeddings),
             divergence (of a --teacher).
-        teacher: as for cmdfd-train.
+        teacher: of the divergence: a folder of cmdfd-teach, or official:AUDIO,VIDEO,LIPS.
         resample: what the intervals draw: persons (clips where nobody is known) or clips.
         bootstrap: resamples.
         out: folder for scores.csv, curves/, calibration.json, result.json and report.html; nothing
@@ -285,10 +284,10 @@ def evaluate(
     if not data:
         raise DataError("--data is empty; give lists or folders of clips")
     check_places(*data, calibrate_on)
-    check_judged(checkpoint, threshold, calibrate_on, calibration, baselines, teacher)
     check_at_least(10, bootstrap=bootstrap)
     check_at_least(0, workers=workers)
-    read = [*data, checkpoint, calibrate_on, calibration]
+    read = [*data, checkpoint, calibrate_on, calibration, lists.root]
+    read += check_judged(checkpoint, threshold, calibrate_on, calibration, baselines, teacher)
     check_outputs(out, resume=resume, overwrite=run.overwrite, read=read)
     from cmdfd.evaluating import Evaluation, evaluate_lists
 
@@ -346,8 +345,8 @@ def predict(
         raise DataError("give clips, e.g. cmdfd-predict clip.mp4 --checkpoint RUN")
     check_places(*clips)
     check_judged(checkpoint, threshold, None, calibration)
-    check_curve(curve, replace=run.overwrite or resume)
-    read = [*clips, checkpoint, calibration]
+    read = [*clips, checkpoint, calibration, lists.root]
+    check_curve(curve, replace=run.overwrite or resume, read=read)
     check_outputs(out, resume=resume, overwrite=run.overwrite, read=read)
     from cmdfd.predicting import predict_clips
 

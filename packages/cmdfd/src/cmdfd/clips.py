@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from papercommons.errors import DataError
 
-log = logging.getLogger("papercommons")
+from cmdfd.entries import LEAST_FRAMES, MISMATCH
 
-LEAST_FRAMES = 5  # what the 3-D convolution sees at once
-MISMATCH = 0.2  # seconds
+log = logging.getLogger("papercommons")
 
 
 class AVClip(NamedTuple):

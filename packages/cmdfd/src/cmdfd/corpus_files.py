@@ -71,8 +71,7 @@ def write_corpus(
         for part, numbers in divide_people(recipe).items()
     }
     settings = recipe.settings()
-    going_on = "last" if resume else None
-    folder = prepare_out(str(out), settings, resume=going_on, overwrite=overwrite)
+    folder = prepare_out(str(out), settings, resume=resume, overwrite=overwrite)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     rows = _make_all(partial(write_planned, folder, recipe, digest), planned, workers)
     write_csv(folder / "list.csv", rows)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cmdfd.augmentation import augment
-from cmdfd.clips import LEAST_FRAMES
+from cmdfd.entries import LEAST_FRAMES
 from cmdfd.features import SAMPLES, clip_mfcc, legacy_features
 from cmdfd.sampling import FrameBudgetSampler
 

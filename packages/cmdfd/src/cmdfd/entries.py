@@ -16,7 +16,8 @@ SPLITS |= {"val": "val", "valid": "val", "validation": "val", "dev": "val"}
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".3gp")
 )
-LEAST_FRAMES = 5
+FPS = 25.0  # of a clip as the network takes it
+LEAST_FRAMES = 5  # what the 3-D convolution sees at once
 MISMATCH = 0.2  # seconds by which sound and picture of a clip may differ without a note
 _PERSON = re.compile(r"(?<![A-Za-z0-9])id\d{4,}")
 

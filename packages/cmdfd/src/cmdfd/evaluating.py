@@ -110,7 +110,7 @@ def evaluate_lists(
         folder = prepare_out(
             what.out,
             settings,
-            resume="last" if what.resume else None,
+            resume=what.resume,
             overwrite=run.overwrite,
             may_change=("workers", "frames_per_batch"),
             inputs=("weights", "calibrated_by"),
@@ -259,7 +259,7 @@ def make_result(
             "calibration": None if calibration is None else calibration._asdict(),
             "left_out": sum(len(one.faults) for one in opened),
         },
-        settings={**settings, "trained by": detector.config.get("made_by")},
+        settings={**settings, "made_by": detector.config.get("made_by")},
         limits=LIMITS,
         data_hash=hash_texts([one.data_hash for one in opened]),
         device=describe_device(detector.device),

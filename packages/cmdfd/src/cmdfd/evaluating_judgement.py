@@ -234,7 +234,7 @@ def localise(entries: Sequence[ClipEntry], found: Sequence[np.ndarray]) -> dict[
 def calibration_errors(
     scores: np.ndarray, fake: np.ndarray, calibration: ScoreCalibration | None
 ) -> dict[str, float]:
-    """Return errors of calibrated probabilities; empty without a calibration.
+    """Return errors of probabilities at even prior odds; empty without a calibration.
 
     Args:
         scores: of clips, shape (N,).
@@ -243,8 +243,8 @@ def calibration_errors(
     """
     if calibration is None:
         return {}
-    llr = calibration.slope * scores + calibration.intercept
-    return {"ece": ece(calibration.probability(scores), fake), "cllr": cllr(llr, fake)}
+    llr, p = calibration.slope * scores + calibration.intercept, calibration.probability(scores)
+    return {"ece": ece(p, fake, balanced=True), "cllr": cllr(llr, fake)}
 
 
 def span(estimate: Estimate) -> str:

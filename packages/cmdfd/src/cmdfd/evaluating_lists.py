@@ -15,7 +15,7 @@ from papercommons.files import hash_files, hash_texts
 from cmdfd.entries import ClipEntry, ClipList
 from cmdfd.layouts import open_clips
 from cmdfd.options import ListOptions
-from cmdfd.prepared import PreparedClips, detector_for, is_prepared, open_prepared, read_originals
+from cmdfd.prepared import PreparedClips, detector_for, is_prepared, open_prepared
 from cmdfd.preparing_files import Preparation
 from cmdfd.preparing_lists import is_corpus, prepare_list
 from cmdfd.scoring import Detector, KeptScores
@@ -131,7 +131,7 @@ def open_list(
     if is_prepared(place):
         whole = open_prepared(place)
         chosen, split_name = choose_split(ClipList(whole.entries, place), split, wish)
-        clips, folder = PreparedClips(chosen.entries, whole.crop), Path(place)
+        clips = PreparedClips(chosen.entries, whole.crop)
         notes: list[str] = []
     else:
         raw = open_clips(place, layout=options.layout, root=options.root, skip_bad=options.skip_bad)
@@ -143,7 +143,7 @@ def open_list(
             swapped=bool(detector.crop.get("swapped")),
             partial=faces.partial,
         )
-        names = [str(entry.video) for entry in chosen]
+        names = [ascii(str(entry.video)) for entry in chosen]
         folder = cache / hash_texts([str(Path(place).resolve()), repr(how), *names])
         report = prepare_list(chosen, folder, how, workers=workers, skip_bad=options.skip_bad)
         faults = [*raw.faults, *report.faults]
@@ -158,7 +158,7 @@ def open_list(
         name,
         split_name,
         clips,
-        _originals(folder, clips),
+        clips.originals(),
         faults,
         notes,
         hash_texts([hash_files([clips.entries[0].video.parents[2] / "list.csv"]), split_name]),
@@ -251,6 +251,9 @@ def baseline_scores(
             offset of its embeddings is.
         wanted: names.
         teacher: for ``divergence``: how far its recognisers disagree.
+
+    Raises:
+        DataError: the teacher needs features of the lips, and a clip has none.
     """
     from cmdfd.baselines import divergence_scores, sync_scores
 
@@ -259,17 +262,9 @@ def baseline_scores(
         if name == "correlation":
             found[name] = -np.array([c.correlation.mean(dtype=np.float64) for c in curves])
         elif name == "sync":
-            said = sync_scores(clips, detector.net)
+            said = sync_scores(clips, detector.net, legacy=bool(detector.config.get("legacy")))
             found[name] = said.double().numpy()
         elif teacher is not None:
-            found[name] = divergence_scores(clips, teacher).double().numpy()
+            seen = clips.giving_lips() if teacher.needs_lips else clips
+            found[name] = divergence_scores(seen, teacher).double().numpy()
     return found
-
-
-def _originals(folder: Path, clips: PreparedClips) -> list[ClipEntry] | None:
-    """Return the clips with the lengths of their files, None where a folder does not say them."""
-    known = read_originals(folder)
-    if known is None:
-        return None
-    names = {entry.name for entry in clips.entries}
-    return [entry for entry in known if entry.name in names]

@@ -160,7 +160,10 @@ def _read_fakeavceleb(
     path = place / "meta_data.csv" if place.is_dir() else place
     lines = read_lines(path)
     reader = csv.reader(lines, strict=True)
-    header = [name.strip().lower() for name in next(reader, [])]
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+    except csv.Error as error:
+        raise DataError(f"{path}: not readable as CSV ({reason(error)})") from None
     needed = ("source", "target1", "target2", "method", "type", "race", "gender")
     if missing := [name for name in needed if name not in header]:
         raise DataError(f"{path}: no column {' and '.join(missing)}; expected FakeAVCeleb's")
@@ -172,7 +175,8 @@ def _read_fakeavceleb(
             for cells in reader:
                 words = {name: cells[k].strip() for name, k in at.items() if k < len(cells)}
                 rest = [cell.strip() for cell in cells[max(at.values()) + 1 :]]
-                words["file"] = next((c for c in rest if Path(c).suffix in VIDEO_SUFFIXES), "")
+                videos = (c for c in rest if Path(c).suffix.lower() in VIDEO_SUFFIXES)
+                words["file"] = next(videos, "")
                 words["folder"] = next((c for c in rest if c and c != words["file"]), "")
                 yield f"line {reader.line_num}", words
         except csv.Error as error:
@@ -203,7 +207,7 @@ def _fakeavceleb(row: Mapping[str, str], places: Places) -> ClipEntry:
         face="" if entire else named[0],
         voice="" if entire else named[0],
         people=people,
-        method=row.get("method", "") or (FAKE if entire else REAL) if entire else REAL,
+        method=(row.get("method") or FAKE) if entire else REAL,
     )
 
 
@@ -269,10 +273,9 @@ def _modified(item: Mapping[str, Any]) -> tuple[int, int]:
 
 def _inside(name: str, split: str, places: Places) -> Path:
     """Return the file, which may be in a folder named after its split."""
-    if not places.files or not split or places.folder.joinpath(name).exists():
-        return places.find(name)
     below = f"{split}/{name}"
-    return places.find(below if places.folder.joinpath(below).exists() else name)
+    moved = places.files and split and not places.holds(name) and places.holds(below)
+    return places.find(below if moved else name)
 
 
 def _count(item: Mapping[str, Any], key: str) -> int | None:

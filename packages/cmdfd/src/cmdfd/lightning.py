@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
-from papercommons.metrics.ranking import weighted_auc
+from papercommons.metrics.roc import weighted_auc
 from papercommons.optimization import stop_if_diverged
 from torch import Tensor, nn
 from torch.optim import Adam

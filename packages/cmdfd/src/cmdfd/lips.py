@@ -33,8 +33,8 @@ def read_lip_features(video: str | Path, frames: int) -> np.ndarray | None:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: larger than {MAX_BYTES >> 20} MiB; expected float (T, {WIDTH})")
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        values = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as an array ({reason(error)}); remove it") from None
     if values.ndim != 2 or values.shape[1] != WIDTH or values.dtype.kind != "f":
         raise DataError(

@@ -21,9 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from papercommons.errors import DataError, one_line, reason
+from papercommons.video.rates import whole_frames
 
 from cmdfd.entries import (
     FAKE,
+    FPS,
     LEAST_FRAMES,
     MISMATCH,
     REAL,
@@ -358,17 +360,18 @@ def _check(entry: ClipEntry) -> None:
     for name, value in (("FPS", entry.fps), ("AudioSamRate", entry.sample_rate)):
         if value is not None and value <= 0:
             raise DataError(f"{name} must be above 0, is {value:g}")
-    if entry.frames is not None and entry.frames < LEAST_FRAMES:
-        raise DataError(f"{entry.frames} frames; a clip has at least {LEAST_FRAMES}")
+    seconds = entry.video_seconds
+    frames = entry.frames if seconds is None else whole_frames(seconds, FPS)
+    if frames is not None and frames < LEAST_FRAMES:
+        raise DataError(f"{frames} frames at 25 per second; a clip has at least {LEAST_FRAMES}")
     if entry.samples is not None and entry.samples <= 0:
         raise DataError(f"{entry.samples} samples of sound; a clip must have some")
     if not entry.entire and (entry.audio_fake or entry.video_fake):
         raise DataError("is labelled real, but its sound or its picture forged")
     if not entry.entire and entry.segments:
         raise DataError("is labelled real, but has forged parts")
-    longest = entry.video_seconds
-    if longest is not None and entry.segments and entry.segments[-1][1] > longest + MISMATCH:
-        raise DataError(f"a forged part ends after the clip, which lasts {longest:.2f} s")
+    if seconds is not None and entry.segments and entry.segments[-1][1] > seconds + MISMATCH:
+        raise DataError(f"a forged part ends after the clip, which lasts {seconds:.2f} s")
 
 
 def _remarks(entries: Sequence[ClipEntry]) -> list[str]:
@@ -379,7 +382,7 @@ def _remarks(entries: Sequence[ClipEntry]) -> list[str]:
             sum(offset is not None and abs(offset) > MISMATCH for offset in offsets)
         ),
         "another rate than 25 frames per second; frames are chosen by their times": sum(
-            entry.fps not in (None, 25.0) for entry in entries
+            entry.fps not in (None, FPS) for entry in entries
         ),
         "another rate than 16 kHz; the sound is resampled": sum(
             entry.sample_rate not in (None, 16_000.0) for entry in entries

@@ -71,16 +71,22 @@ def make_corpus(
     )
     folder = Path(out)
     people = {part: len(names) for part, names in facts["people"].items()}
+    made = sum(sum(counts.values()) for counts in facts["methods"].values())
     result = Result(
         package=PACKAGE,
         command="cmdfd-synth",
-        title=f"{out}: {count:,} clips of {sum(people.values()):,} people, "
+        title=f"{out}: {made:,} clips of {sum(people.values()):,} people, "
         f"{facts['seconds']:,.0f} s",
         rows=[
             {"kind": kind, **counts, "what": MEANS[kind]}
             for kind, counts in facts["methods"].items()
         ],
-        metrics={"people": people, "kinds": facts["methods"], "seconds": facts["seconds"]},
+        metrics={
+            "clips": made,
+            "people": people,
+            "kinds": facts["methods"],
+            "seconds": facts["seconds"],
+        },
         settings={**facts["settings"], "out": out},
         limits=LIMITS,
         data_hash=facts["data_hash"],

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from papercommons.cli import RunOptions
+from papercommons.checks import check_at_least, check_fraction, check_held_out, check_positive
 from papercommons.errors import DataError
 
+from cmdfd.entries import LEAST_FRAMES
 from cmdfd.layouts import Layout
 
 PACKAGE = "cmdfd"
@@ -89,6 +90,8 @@ class SynthOptions:
     quality: list[int] | None = None
 
     def __post_init__(self) -> None:
+        check_fraction("(0, 1)", real_share=self.real_share)
+        check_held_out(self.val_fraction, self.test_fraction)
         for name in ("seconds", "quality"):
             given = getattr(self, name)
             if given is not None and len(given) != 2:
@@ -126,16 +129,11 @@ class RecipeOptions:
     val_fraction: float = 0.15
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "lr", "frames_per_batch"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be > 0, got {value}")
-        if self.lr_decay is not None and not 0 < self.lr_decay <= 1:
-            raise ValueError(f"--lr-decay must be in (0, 1], got {self.lr_decay}")
-        if self.max_frames is not None and self.max_frames < 5:
-            raise ValueError(f"--max-frames must be >= 5, got {self.max_frames}")
-        if not 0 <= self.val_fraction < 1:
-            raise ValueError(f"--val-fraction must be in [0, 1), got {self.val_fraction}")
+        check_at_least(1, epochs=self.epochs, frames_per_batch=self.frames_per_batch)
+        check_at_least(LEAST_FRAMES, max_frames=self.max_frames)
+        check_positive(lr=self.lr)
+        check_fraction("(0, 1]", lr_decay=self.lr_decay)
+        check_fraction("[0, 1)", val_fraction=self.val_fraction)
         check_size(self.size)
 
 
@@ -157,10 +155,7 @@ class LossOptions:
     w_con: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("w_dist", "w_con"):
-            if getattr(self, name) < 0:
-                value = getattr(self, name)
-                raise ValueError(f"--{name.replace('_', '-')} must be >= 0, got {value}")
+        check_at_least(0, w_dist=self.w_dist, w_con=self.w_con)
 
 
 @dataclass(frozen=True)
@@ -179,7 +174,6 @@ class TeachOptions:
         dim: of the embeddings, a multiple of 8.
         width: channels of the 3-D convolution.
         augment: flip, crop or turn training faces.
-        stream: what the network gets: both, or as a baseline visual or audio alone.
         val_fraction: share of the people held out if there is no val part.
     """
 
@@ -193,21 +187,17 @@ class TeachOptions:
     dim: int = 64
     width: int = 8
     augment: bool = True
-    stream: Literal["both", "visual", "audio"] = "both"
     val_fraction: float = 0.15
 
     def __post_init__(self) -> None:
         check_at_least(1, epochs=self.epochs, frames_per_batch=self.frames_per_batch)
-        check_at_least(5, max_frames=self.max_frames)
+        check_at_least(LEAST_FRAMES, max_frames=self.max_frames)
         check_at_least(1, width=self.width)
-        if self.lr <= 0 or not 0 < self.lr_decay <= 1:
-            raise ValueError(
-                f"--lr must be > 0 and --lr-decay in (0, 1], got {self.lr} and {self.lr_decay}"
-            )
+        check_positive(lr=self.lr)
+        check_fraction("(0, 1]", lr_decay=self.lr_decay)
+        check_fraction("[0, 1)", val_fraction=self.val_fraction)
         if self.dim < 8 or self.dim % 8:
             raise ValueError(f"--dim must be a multiple of 8, got {self.dim}")
-        if not 0 <= self.val_fraction < 1:
-            raise ValueError(f"--val-fraction must be in [0, 1), got {self.val_fraction}")
         check_size(self.size)
 
 
@@ -215,13 +205,6 @@ def check_size(size: int | None) -> None:
     """Raise ValueError unless faces can have such a side."""
     if size is not None and not 16 <= size <= 512:
         raise ValueError(f"--size must be in [16, 512], got {size}")
-
-
-def check_at_least(least: int, **values: int) -> None:
-    """Raise ValueError, with its option, for a number below the least."""
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be >= {least}, got {value}")
 
 
 def check_places(*places: str | None) -> list[str]:
@@ -238,9 +221,3 @@ def check_places(*places: str | None) -> list[str]:
                 "a set (see --layout)"
             )
     return given
-
-
-def check_training(run: RunOptions) -> None:
-    """Raise ValueError for a precision that training does not take."""
-    if run.precision == "64-true":
-        raise ValueError("--precision 64-true is not for clips; take 32-true or bf16-mixed")

@@ -6,6 +6,18 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from papercommons.errors import DataError, one_line
 
+LONGEST = 255  # bytes of a file's or a folder's name
+
+
+def shortened(name: str, most: int = 100) -> str:
+    """Return the end of a name; a letter that the cut goes through is replaced.
+
+    Args:
+        name: of a clip, any text.
+        most: bytes that are kept, >= 1.
+    """
+    return name.encode(errors="replace")[-most:].decode(errors="replace")
+
 
 class Places:
     """Finds files that a list names.
@@ -31,6 +43,14 @@ class Places:
         self._inside = self.folder.resolve()
         self._dropped: list[tuple[str, ...]] = []
 
+    def holds(self, name: str) -> bool:
+        """Return whether `find` finds a file."""
+        try:
+            self.find(name)
+        except DataError:
+            return False
+        return True
+
     def find(self, name: str) -> Path:
         """Return the file that a list names.
 
@@ -40,9 +60,11 @@ class Places:
         Raises:
             DataError: the path is empty, leads out of the folder, or there is no such file.
         """
-        if not name or "\0" in name:
-            raise DataError("names no file")
         parts = _parts(name)
+        if not parts or "\0" in name:
+            raise DataError("names no file")
+        if any(len(part.encode(errors="replace")) > LONGEST for part in parts):
+            raise DataError(f"{one_line(name)[:60]}...: no file has so long a name")
         if ".." in parts:
             raise DataError(f"{one_line(name)} leads out of {self.folder}; write it without ..")
         absolute = parts[0] == "/" or parts[0].endswith((":", ":\\"))

@@ -27,6 +27,7 @@ from cmdfd.data import AVSample
 from cmdfd.drawing import clip_png
 from cmdfd.one_stream import OneStreamNet
 from cmdfd.options import ListOptions
+from cmdfd.places import shortened
 from cmdfd.predicting_files import Source, find_sources, is_made
 from cmdfd.predicting_verdicts import Look, Seen, judge_clip, second_rows, shown
 from cmdfd.prepared import detector_for
@@ -90,7 +91,7 @@ def predict_clips(
         folder = prepare_out(
             out,
             settings,
-            resume="last" if resume else None,
+            resume=resume,
             overwrite=run.overwrite,
             may_change=["frames_per_batch"],
             inputs=("weights", "calibrated_by"),
@@ -98,18 +99,21 @@ def predict_clips(
     look = Look(threshold, faces, windows)
     seen: list[Seen] = []
     bad: list[str] = []
-    names = name_outputs(Path(source.name).stem for source in sources)
+    read: set[Path] = set()
+    names = name_outputs(shortened(Path(source.name).stem) for source in sources)
     for source, name in track(list(zip(sources, names, strict=True)), "clips"):
         try:
             seen.append(look_at(source, name, detector, look, folder))
+            read.update(source.files)
         except DataError as error:
-            log.warning("left out: %s", error)
+            if len(sources) > 1:
+                log.warning("left out: %s", error)
             bad.append(str(error))
     if not seen:
         more = f" (and {len(bad) - 1} more clips cannot be used)" if len(bad) > 1 else ""
         raise DataError(f"{bad[0]}{more}")
     result = make_result(seen, bad, detector, look, settings, fixed=given is not None)
-    result.data_hash = hash_files(sorted({each.row["path"] for each in seen}))
+    result.data_hash = hash_files(sorted(read))
     seconds = [row for each in seen for row in second_rows(each)]
     if curve is not None:
         write_csv(curve, seconds)
@@ -139,14 +143,14 @@ def look_at(source: Source, name: str, detector: Detector, look: Look, folder: P
         DataError: it cannot be used.
     """
     note = None if folder is None else folder / FOLDER / f"{name}.json"
-    files = [source.path, *([source.audio] if source.audio else [])]
+    files = source.files
     digest = hash_files(files) if all(file.is_file() for file in files) else ""
     if note is not None:
         kept = read_note(note, source.path, digest)
         if kept is not None and kept.keys() >= {"curves", "facts"}:
             return judge_clip(source, name, unlisted(kept["curves"]), kept["facts"], detector, look)
     clip, facts = read_source(source, detector, look.faces)
-    ((_, found),) = detector.score([(0, clip)], look.windows)
+    ((_, found),) = detector.score([(source.name, clip)], look.windows)
     seen = judge_clip(source, name, found, facts, detector, look)
     if note is not None:
         png = clip_png(
@@ -241,7 +245,7 @@ def make_result(
             "left_out": len(bad),
             "threshold": look.threshold,
         },
-        settings={**settings, "trained by": detector.config.get("made_by")},
+        settings={**settings, "made_by": detector.config.get("made_by")},
         limits=LIMITS,
         device=describe_device(detector.device),
         notes=[
@@ -266,13 +270,18 @@ def remarks(detector: Detector, look: Look, *, fixed: bool) -> Iterable[str]:
             "called fake above a score of 0: THE NETWORK IS NOT CALIBRATED; cmdfd-eval "
             "--calibrate-on makes a file for --calibration"
         )
+    elif calibration.slope == 0:
+        yield (
+            "called fake above a score of 0: THE SCORES OF THE CLIPS IT WAS CALIBRATED ON TELL "
+            "NOTHING, so p is 1/2 whatever the score"
+        )
     else:
         yield (
             f"called fake above a score of {look.threshold:.4g}: p(fake) = 1/2 if as many clips "
             "are fake as real"
         )
     found, trained = look.faces.detector, detector_for(detector.crop)
-    if found not in ("auto", trained, detector.crop["detector"]):
+    if found not in ("auto", trained, detector.crop.get("detector")):
         yield f"FACES FOUND BY {found.upper()}, those of the training by {trained.upper()}"
 
 

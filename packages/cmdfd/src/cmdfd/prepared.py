@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from papercommons.errors import DataError, reason
 
-from cmdfd.entries import ClipEntry, ClipList, join
+from cmdfd.entries import ClipEntry, join
 from cmdfd.lists import read_lines, read_list
 from cmdfd.preparing import SAMPLES
 from cmdfd.tracks import SCALE, DetectorName
@@ -94,6 +94,20 @@ class PreparedClips:
     def select(self, entries: Sequence[ClipEntry]) -> PreparedClips | None:
         """Return some of the clips, None for none."""
         return replace(self, entries=tuple(entries)) if entries else None
+
+    def giving_lips(self) -> PreparedClips:
+        """Return the same clips, which also give the features of the lips.
+
+        Raises:
+            DataError: a clip has none.
+        """
+        for entry in self.entries:
+            if not (entry.video.parent / LIPS).is_file():
+                raise DataError(
+                    f"{entry.name}: no features of the lips beside it, which this teacher needs; "
+                    "name the front-end too: --teacher official:AUDIO,VIDEO,LIPS"
+                )
+        return replace(self, with_lips=True)
 
     def read(self, index: int, start: int, count: int) -> AVSample:
         """Return frames ``start`` to ``start + count`` of a clip, their sound, and its lips.
@@ -192,28 +206,6 @@ def read_facts(place: str | Path) -> dict[str, Any]:
     return facts
 
 
-def read_originals(places: str | Path | Sequence[str | Path]) -> ClipList | None:
-    """Return the clips that prepared ones were made of, with the lengths of their files.
-
-    These are what the metadata baseline looks at (`cmdfd.audit.audit_entries`): prepared clips all
-    have equally long sound and picture.
-
-    Args:
-        places: see `open_prepared`.
-
-    Returns:
-        None where a folder has no originals.csv.
-
-    Raises:
-        DataError: one is broken.
-    """
-    given = [places] if isinstance(places, str | Path) else list(places)
-    folders = [Path(p) if Path(p).is_dir() else Path(p).parent for p in given]
-    if not all((folder / ORIGINALS).is_file() for folder in folders):
-        return None
-    return join([read_list(folder / ORIGINALS, files=False) for folder in folders])
-
-
 def _originals(folder: Path) -> dict[Path, ClipEntry]:
     listed = read_list(folder / ORIGINALS, files=False)
     rows = list(csv.DictReader(read_lines(folder / ORIGINALS)))
@@ -262,10 +254,10 @@ def mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         DataError: missing, broken, of another type or shape.
     """
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run cmdfd-prepare again") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable ({reason(error)}); prepare it again") from None
     if array.dtype != dtype or array.shape != shape:
         raise DataError(

@@ -21,11 +21,11 @@ from papercommons.video.rates import whole_frames
 from papercommons.video.sound import Sound, read_sound
 from papercommons.video.streams import open_stream
 
-from cmdfd.clips import MISMATCH, to_gray
-from cmdfd.entries import LEAST_FRAMES
+from cmdfd.clips import to_gray
+from cmdfd.entries import FPS, LEAST_FRAMES, MISMATCH
 from cmdfd.tracks import DETECTORS, EVERY, ClipFace, follow_face, squash, whole_frame
 
-FPS, SAMPLE_RATE, SAMPLES = 25.0, 16_000, 640  # samples to a frame
+SAMPLE_RATE, SAMPLES = 16_000, 640  # samples to a frame
 MAX_SECONDS = 1800.0
 KEPT_BYTES = 256 << 20
 LEAST_SIZE, MOST_SIZE = 16, 512

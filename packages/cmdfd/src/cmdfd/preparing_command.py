@@ -10,15 +10,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from papercommons.errors import DataError
+from papercommons.errors import DataError, one_line
 from papercommons.files import prepare_out
 from papercommons.report import Result, Section, image_grid_png, write_report
 
-from cmdfd.entries import FAKE, REAL, VIDEO_SUFFIXES, ClipEntry, ClipList, as_list, join, people_in
+from cmdfd.entries import (
+    FAKE,
+    FPS,
+    REAL,
+    VIDEO_SUFFIXES,
+    ClipEntry,
+    ClipList,
+    as_list,
+    join,
+    people_in,
+)
 from cmdfd.layouts import open_clips
 from cmdfd.options import PACKAGE, CropOptions, ListOptions
 from cmdfd.prepared import is_prepared
-from cmdfd.preparing import FPS
 from cmdfd.preparing_lists import Item, Report, detector_of, preparation, prepare_list
 
 LIMITS = (
@@ -63,9 +72,8 @@ def prepare_places(
     how = preparation(crop, detector, size)
     settings = {"places": list(places), "out": out, "size": size, "label": label}
     settings |= {**asdict(lists), **asdict(crop), "detector": detector}
-    going = "last" if resume else None
     free = ("skip_bad", "workers")
-    folder = prepare_out(out, settings, resume=going, overwrite=overwrite, may_change=free)
+    folder = prepare_out(out, settings, resume=resume, overwrite=overwrite, may_change=free)
     report = prepare_list(clips, folder, how, workers=crop.workers, skip_bad=lists.skip_bad)
     kept = report.kept
     result = Result(
@@ -185,7 +193,8 @@ def _grid(folder: Path, kept: Sequence[Item]) -> tuple[list[np.ndarray], list[st
         assert item.row is not None
         frames = np.load(folder / item.row["Video_Path"], mmap_mode="r", allow_pickle=False)
         pictures.append(np.array(frames[len(frames) // 2]))
-    captions = [f"{item.entry.method}\n{Path(item.entry.name).name[-22:]}" for item in shown]
+    names = [one_line(Path(item.entry.name).name)[-22:] for item in shown]
+    captions = [f"{item.entry.method}\n{name}" for item, name in zip(shown, names, strict=True)]
     return pictures, captions
 
 

@@ -12,11 +12,11 @@ from papercommons.errors import DataError
 from papercommons.files import atomic_path, hash_texts, write_json
 
 from cmdfd.corpus_files import read_phonemes
-from cmdfd.entries import LEAST_FRAMES, ClipEntry
+from cmdfd.entries import FPS, LEAST_FRAMES, ClipEntry
 from cmdfd.lips import read_lip_features
 from cmdfd.mouths import frame_classes
 from cmdfd.prepared import CLASSES, FRAMES, LIPS, SOUND, read_json
-from cmdfd.preparing import FPS, SAMPLES, PreparedClip, prepare_clip
+from cmdfd.preparing import SAMPLES, PreparedClip, prepare_clip
 from cmdfd.tracks import EVERY, DetectorName
 
 
@@ -124,7 +124,7 @@ def _digest(how: Preparation, entry: ClipEntry) -> str:
     files = [entry.video, *([entry.audio] if entry.audio else [])]
     sidecars = [entry.video.with_suffix(suffix) for suffix in (".npy", ".json")]
     states = [
-        f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"
+        f"{str(file)!a} {file.stat().st_size} {file.stat().st_mtime_ns}"
         for file in (*files, *sidecars)
         if file.is_file()
     ]

@@ -19,10 +19,11 @@ from papercommons.cli import track
 from papercommons.errors import DataError, one_line
 from papercommons.files import hash_files, hash_texts, name_outputs, write_csv, write_json
 
-from cmdfd.entries import ClipEntry, ClipList, people_in
+from cmdfd.entries import FPS, ClipEntry, ClipList, people_in
 from cmdfd.layouts import Layout, open_clips
 from cmdfd.lists import text_of_segments
 from cmdfd.options import CropOptions, Detector
+from cmdfd.places import shortened
 from cmdfd.prepared import (
     FRAMES,
     SOUND,
@@ -32,12 +33,11 @@ from cmdfd.prepared import (
     open_prepared,
     read_json,
 )
-from cmdfd.preparing import FPS, SAMPLE_RATE, SAMPLES
+from cmdfd.preparing import SAMPLE_RATE, SAMPLES
 from cmdfd.preparing_files import Preparation, kept_note, make_files
 from cmdfd.tracks import DetectorName
 
 _SHOWN = 5
-_LONGEST_NAME = 100
 
 
 class Item(NamedTuple):
@@ -207,7 +207,7 @@ def folder_names(entries: Iterable[ClipEntry]) -> list[str]:
         stem = path.stem if path.is_absolute() else str(path.parent / path.stem)
         told = people_in(stem.replace("/", "_"))
         others = [p for p in entry.people if p not in told and people_in(p) == (p,)]
-        stems.append("_".join([stem[-_LONGEST_NAME:].strip("/"), *others]))
+        stems.append("_".join([shortened(stem).strip("/"), *others]))
     return name_outputs(stems, empty="clip")
 
 

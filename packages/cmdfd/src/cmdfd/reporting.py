@@ -58,7 +58,7 @@ def evaluation_sections(
                 f"p(fake) at even prior odds, fitted on {calibration.fake} fake and "
                 f"{calibration.real} real clips that are in none of the lists. Sizes of the dots "
                 "follow the numbers of clips; where a list has not as many fakes as real clips, "
-                "dots lie off the line.",
+                "dots lie off the line. In the calibration error both classes weigh the same.",
                 figure=reliability_png(curves),
                 caption="Share of fakes against the probability of fake",
                 rows=[

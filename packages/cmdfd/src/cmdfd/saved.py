@@ -62,6 +62,8 @@ def load_net(path: str | Path) -> tuple[CMDFDNet, dict[str, Any]]:
     config = read_config(folder)
     if config.get("package") != "cmdfd" or not isinstance(config.get("model"), dict):
         raise DataError(f"{folder}/config.json: no entry model: not a network of cmdfd")
+    if "classes" in config:
+        raise DataError(f"{folder}: a teacher of cmdfd-teach; give a network of cmdfd-train")
     try:
         net = build_net(config["model"])
     except (RuntimeError, TypeError, ValueError) as error:

@@ -35,7 +35,7 @@ from cmdfd.prepared import crop_settings, detector_for
 from cmdfd.saved import load_net
 from cmdfd.scoring_options import WindowOptions
 from cmdfd.tracks import DetectorName
-from cmdfd.windows import FrameScores, score_clips
+from cmdfd.windows import FrameScores, K, score_clips
 
 DIGITS = 5  # of scores, so that a resumed run has the very numbers of an uninterrupted one
 
@@ -98,20 +98,23 @@ class Detector:
         return torch.autocast(self.device.type, dtype)
 
     def score(
-        self, clips: Iterable[tuple[int, AVSample]], how: WindowOptions
-    ) -> Iterator[tuple[int, FrameScores]]:
+        self, clips: Iterable[tuple[K, AVSample]], how: WindowOptions
+    ) -> Iterator[tuple[K, FrameScores]]:
         """Give the scores of clips, see `cmdfd.windows.score_clips`, rounded to 5 digits.
 
         Args:
-            clips: number -> the whole clip.
+            clips: unique key -> the whole clip.
             how: windows.
+
+        Raises:
+            DataError: a score is not finite.
         """
         sizes = how.windows
         if self.net.config["legacy_concat"]:  # neighbours in a batch would leak into each other
             sizes["frames_per_batch"] = 1
         features = legacy_mfcc if self.config.get("legacy") else clip_mfcc
-        for number, found in score_clips(self.judge, clips, features=features, **sizes):
-            yield number, unlisted(listed(found))
+        for key, found in score_clips(self.judge, clips, features=features, **sizes):
+            yield key, unlisted(listed(found))
 
 
 def open_detector(checkpoint: str, run: ComputeOptions, calibration: str | None = None) -> Detector:
@@ -153,7 +156,8 @@ def _load(path: Path) -> tuple[CMDFDNet, dict[str, Any]]:
 def _load_checkpoint(path: Path) -> tuple[CMDFDNet, dict[str, Any]]:
     """Return the network of a checkpoint, with the configuration that its run saved beside it."""
     kept = read_torch_file(path)
-    sizes = kept.get("hyper_parameters", {}).get("net") if isinstance(kept, Mapping) else None
+    settings = kept.get("hyper_parameters") if isinstance(kept, Mapping) else None
+    sizes = settings.get("net") if isinstance(settings, Mapping) else None
     if not isinstance(sizes, dict):
         raise DataError(f"{path}: no checkpoint of cmdfd-train (hyper_parameters: net)")
     try:

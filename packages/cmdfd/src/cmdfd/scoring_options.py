@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from papercommons.errors import DataError
 from papercommons.files import check_out, find_saved
 
+from cmdfd.entries import FPS, LEAST_FRAMES
 from cmdfd.options import CropOptions
-from cmdfd.teaching_saved import check_teacher
+from cmdfd.teaching_saved import HUGGING_FACE, check_teacher
 
 if TYPE_CHECKING:
     import numpy as np
-
-FPS = 25
 
 Resample = Literal["person", "clip"]
 Baseline = Literal["correlation", "sync", "divergence"]
@@ -65,7 +65,7 @@ class WindowOptions:
     def windows(self) -> dict[str, int]:
         """The same for `cmdfd.windows.score_clips`, in frames."""
         return {
-            "window": max(5, round(self.window * FPS)),
+            "window": max(LEAST_FRAMES, round(self.window * FPS)),
             "hop": max(1, round(self.hop * FPS)),
             "frames_per_batch": self.frames_per_batch,
         }
@@ -122,8 +122,11 @@ def check_judged(
     calibration: str | None,
     baselines: Sequence[str] | None = None,
     teacher: str | None = None,
-) -> None:
+) -> list[str]:
     """Check what clips are judged with, before anything heavy is imported.
+
+    Returns:
+        what the teacher is read from, see `cmdfd.teaching_saved.check_teacher`.
 
     Raises:
         DataError: no network, calibration or teacher is there.
@@ -139,8 +142,11 @@ def check_judged(
         raise ValueError(f"--threshold must be a finite score, got {threshold}")
     if ("divergence" in (baselines or ())) != (teacher is not None):
         raise ValueError("--baselines divergence and --teacher go together; give both or neither")
-    if teacher is not None:
-        check_teacher(teacher)
+    if teacher is None:
+        return []
+    if teacher.startswith(HUGGING_FACE):
+        raise DataError(f"{teacher}: has no lip reader; cmdfd-teach --hf-asr makes such a teacher")
+    return check_teacher(teacher)
 
 
 def check_outputs(
@@ -156,13 +162,21 @@ def check_outputs(
         if resume:
             raise ValueError("--resume goes on with the run in --out; give it")
         return
-    keep = [place for place in read if place is not None]
-    going = "last" if resume else None
-    check_out(out, resume=going, overwrite=overwrite, go_on="--resume", keep=keep)
+    check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=read)
 
 
-def check_curve(curve: str | None, *, replace: bool) -> None:
-    """Raise DataError unless a CSV file can be written to `curve`."""
+def check_curve(curve: str | None, *, replace: bool, read: Iterable[str | None] = ()) -> None:
+    """Check that a CSV file can be written to `curve`, and make its folder.
+
+    Args:
+        curve: the file, or None.
+        replace: it may be there already.
+        read: what the command reads; `curve` must be none of it.
+
+    Raises:
+        DataError: it cannot.
+        OSError: its folder cannot be made.
+    """
     if curve is None:
         return
     path = Path(curve)
@@ -170,3 +184,8 @@ def check_curve(curve: str | None, *, replace: bool) -> None:
         raise DataError(f"{curve}: --curve takes a file that ends in .csv")
     if path.exists() and not replace:
         raise DataError(f"{curve}: exists; choose another --curve or pass --overwrite")
+    if path.resolve() in {Path(place).resolve() for place in read if place is not None}:
+        raise DataError(f"{curve}: --curve would replace what this command reads; choose another")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"{curve}: its folder cannot be written to; choose another --curve")

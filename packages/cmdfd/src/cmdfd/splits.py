@@ -109,11 +109,12 @@ def split_by_identity(
     for entry in everything:
         among = {part_of[key] for key in keys_of(entry)}
         (parts[among.pop()] if len(among) == 1 else crossing).append(entry)
-    both = len({entry.entire for entry in everything}) == 2
+    classes = len({entry.entire for entry in everything})
     for name, members in parts.items():
-        if both and len({entry.entire for entry in members}) < 2:
+        if len({entry.entire for entry in members}) < classes:
+            lacking = ", not of both classes" * (classes == 2)
             raise DataError(
-                f"part {name} would get {len(members)} clips, not of both classes; {len(crossing)} "
+                f"part {name} would get {len(members)} clips{lacking}; {len(crossing)} "
                 "have people of several parts; use more clips, another --seed or another share"
             )
     return Split(parts, crossing)

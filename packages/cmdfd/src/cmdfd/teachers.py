@@ -30,9 +30,11 @@ class ContentTeacher(nn.Module, ABC):
 
     Attributes:
         classes: K.
+        needs_lips: it takes features of the lips (B, T, 512) instead of face crops.
     """
 
     classes: int
+    needs_lips: bool = False
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -182,6 +184,7 @@ class OfficialTeacher(ContentTeacher):
         super().__init__(audio.classes)
         _check_same_classes(audio.classes, video.classes)
         self.audio, self.video, self.lips = audio, video, lips
+        self.needs_lips = lips is None
 
     def audio_logits(self, audio: Tensor, frames: int) -> Tensor:
         """See `ContentTeacher`."""

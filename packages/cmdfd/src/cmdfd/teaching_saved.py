@@ -5,7 +5,6 @@ Of a teacher with a recogniser of Hugging Face the lip reader is saved, and wher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,23 +110,30 @@ def open_teacher(name: str) -> ContentTeacher:
     return teacher.eval()
 
 
-def check_teacher(name: str) -> None:
-    """Check that there is something where a teacher is said to be.
+def check_teacher(name: str) -> list[str]:
+    """Check that there is something where a teacher is said to be, and return these places.
 
     Args:
         name: as for `open_teacher`; also ``hf:FOLDER``.
+
+    Returns:
+        files and folders that it is read from.
 
     Raises:
         DataError: there is not.
     """
     if name.startswith(OFFICIAL):
-        for file in official_files(name):
+        files = official_files(name)
+        for file in files:
             if not Path(file).is_file():
                 raise DataError(f"{file}: no such file; --teacher official:AUDIO,VIDEO,LIPS")
-    elif name.startswith(HUGGING_FACE):
-        check_recogniser(name.removeprefix(HUGGING_FACE))
-    else:
-        find_saved(name)
+        return files
+    if name.startswith(HUGGING_FACE):
+        folder = name.removeprefix(HUGGING_FACE)
+        check_recogniser(folder)
+        return [folder]
+    find_saved(name)
+    return [name]
 
 
 def check_recogniser(folder: str) -> None:
@@ -139,7 +145,7 @@ def check_recogniser(folder: str) -> None:
         )
 
 
-def official_files(name: str) -> Sequence[str]:
+def official_files(name: str) -> list[str]:
     """Return the files named after ``official:``.
 
     Raises:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ from cmdfd.official import student_weights
 from cmdfd.one_stream import build_net
 from cmdfd.options import PACKAGE, CropOptions, ListOptions, LossOptions, RecipeOptions
 from cmdfd.saved import LIMITS, load_net, save_net
-from cmdfd.teachers import ContentTeacher, OfficialTeacher
+from cmdfd.teachers import ContentTeacher
 from cmdfd.teaching_saved import HUGGING_FACE, open_teacher
 from cmdfd.training_judging import judge_parts
 from cmdfd.training_parts import Parts, count_rows, metadata_rows, open_parts
@@ -121,13 +121,14 @@ def train_network(
         settings |= {k: v for k, v in values.items() if k != "net"}
         folder = begin_run({**settings, **run.settings()}, run)
         opened, taught = find_teacher(teacher, parts, folder, run)
-        if opened is not None:
-            parts = _with_lips(parts, opened)
+        train = parts.clips["train"]
+        if opened is not None and opened.needs_lips:
+            train = train.giving_lips()
         module = make_module(opened, values, losses, legacy=legacy, init=init, stream=recipe.stream)
         if run.compile:
             module.net.compile()
         found = AVData(
-            parts.clips["train"],
+            train,
             val=parts.clips.get("val"),
             frames_per_batch=values["frames_per_batch"],
             max_frames=values["max_frames"],
@@ -330,21 +331,6 @@ def _cache(out: str, run: RunOptions) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="cmdfd-") as name:
         yield Path(name)
-
-
-def _with_lips(parts: Parts, teacher: ContentTeacher) -> Parts:
-    """Let clips give features of the lips to a teacher that needs them."""
-    if not isinstance(teacher, OfficialTeacher) or teacher.lips is not None:
-        return parts
-    for one in parts.clips.values():
-        for entry in one.entries:
-            if not (entry.video.parent / "lips.npy").is_file():
-                raise DataError(
-                    f"{entry.name}: no features of the lips beside it, which this teacher needs; "
-                    "name the front-end too: --teacher official:AUDIO,VIDEO,LIPS"
-                )
-    clips = {part: replace(one, with_lips=True) for part, one in parts.clips.items()}
-    return replace(parts, clips=clips)
 
 
 def _told(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from papercommons.errors import DataError
 from torch import Tensor
 
 from cmdfd.data import AVSample
@@ -110,7 +111,7 @@ def score_clips(
 
     Raises:
         ValueError: see `window_starts`.
-        RuntimeError: a score is not finite.
+        DataError: a score is not finite.
     """
     waiting: dict[int, list[_Window]] = {}
     sums: dict[Hashable, _Sums] = {}
@@ -158,7 +159,10 @@ def _judged(
     said = torch.stack([margin, correlation], dim=1).double().cpu().numpy()
     for one, values in zip(windows, said, strict=True):
         if not np.isfinite(values).all():
-            raise RuntimeError(f"{one.key}: scores are not finite; try --precision 32-true")
+            raise DataError(
+                f"clip {one.key}: the network's scores are not finite; take --precision 32-true, "
+                "or other weights"
+            )
         if sums[one.key].add(one.start, values):
             yield one.key, sums.pop(one.key).mean()  # type: ignore[misc]
 

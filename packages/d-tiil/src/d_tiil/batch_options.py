@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from papercommons.checks import check_at_least
 from papercommons.errors import DataError, nearest
 
-from d_tiil.options import HelperOptions, check_count
+from d_tiil.options import HelperOptions
 
 if TYPE_CHECKING:
     from d_tiil.records import PairSet, Record
@@ -47,7 +48,7 @@ class DataOptions:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        check_count(self.limit, "--limit")
+        check_at_least(1, limit=self.limit)
 
     def open(self, data: str) -> PairSet:
         """Return the data set.

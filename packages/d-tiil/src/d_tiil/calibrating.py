@@ -15,7 +15,7 @@ from papercommons.metrics.roc import binary_auc
 from papercommons.report import Result, Section, figure_png, write_report
 
 from d_tiil.calibration import SIGNS, Calibration, fit
-from d_tiil.evaluating import map_threshold
+from d_tiil.evaluating import map_threshold, unreadable
 from d_tiil.finding_files import FINDINGS, FindingSet
 from d_tiil.findings import Finding
 from d_tiil.measures import is_control, judge_all
@@ -46,7 +46,8 @@ def calibrate_findings(
         records: labelled pairs; controls do not count.
         folder: findings on them by the method.
         feature: the quantity to take, or None for the one that tells best.
-        locate: fit the threshold of maps too, where masks are known.
+        locate: fit the threshold of maps too, where masks are known and the quantity does not
+            itself depend on it (clip_region does).
         strict: refuse a pair without a finding.
         overwrite: empty the folder first.
 
@@ -60,15 +61,20 @@ def calibrate_findings(
     for record in records:
         if record.inconsistent is None or is_control(record):
             continue
-        lacks = found.lacks(record)
-        if lacks is not None and strict:
-            raise DataError(f"{lacks}; leave out --strict to go on")
-        defects += [] if lacks is None else [lacks]
-        good += [] if lacks is not None else [record]
+        missing = found.lacks(record)
+        lacks = unreadable(record) if missing is None else [missing]
+        if strict and lacks:
+            raise DataError(f"{lacks[0]}; leave out --strict to go on")
+        defects += lacks
+        good += [] if lacks else [record]
     features, labels = _features(found, good, feature)
-    made_with = _made_with(found, good)
-    level = _map_threshold(found, good) if locate else None
-    made = replace(fit(features, labels, feature=feature, map_threshold=level), made_with=made_with)
+    made = fit(features, labels, feature=feature)
+    locate = locate and made.feature != "clip_region"  # which would be another at another threshold
+    made = replace(
+        made,
+        map_threshold=_map_threshold(found, good) if locate else None,
+        made_with=_made_with(found, good, made.feature),
+    )
     scores = np.array([made.consistency({made.feature: x}) for x in features[made.feature]])
     right = (scores < made.decision) == (labels == 1)
     result = Result(
@@ -122,8 +128,8 @@ def _features(
     return {name: np.array([row[name] for row in rows]) for name in names}, labels
 
 
-def _made_with(found: FindingSet, records: Sequence[Record]) -> str:
-    said = {str(found.lines[record.name].get("made_with", "")) for record in records}
+def _made_with(found: FindingSet, records: Sequence[Record], feature: str) -> str:
+    said = {found.made_with(record, feature) for record in records}
     if len(said) > 1:
         raise DataError(f"{found.folder}: findings of several models or settings; predict anew")
     return said.pop()
@@ -154,7 +160,7 @@ def _picture(scores: np.ndarray, labels: np.ndarray, made: Calibration) -> Secti
             axes.hist(scores[labels == value], bins=bins, alpha=0.6, label=name)
         axes.axvline(made.decision, color="black", linewidth=1, linestyle="--", label="decision")
         axes.set(xlabel="consistency", ylabel="pairs")
-        axes.legend()
+        axes.legend(loc="upper center")
 
     figure = figure_png(draw, width=6.0, height=3.0)
     return Section("Consistency of the pairs", figure=figure, caption="Pairs by their consistency.")

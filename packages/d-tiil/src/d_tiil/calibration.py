@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Calibration:
         map_threshold: of the final mask; None: as the settings say.
         pairs: labelled pairs that it was fitted to.
         auc: of the quantity on those.
-        made_with: hash of the model and settings that it holds for; empty: not known.
+        made_with: hash of the model and settings that the quantity depends on; empty: not known.
     """
 
     feature: str
@@ -100,7 +100,7 @@ class Calibration:
             if values.get("auc") is None:
                 values["auc"] = float("nan")
             return cls(**values)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: not a readable calibration ({reason(error)})") from None
 
 
@@ -148,31 +148,6 @@ def fit(
         len(labels),
         float(aucs[best]),
     )
-
-
-def fit_map_threshold(
-    maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], *, levels: int = 64
-) -> tuple[float, float]:
-    """Return the threshold of highest mean IoU, and that IoU.
-
-    Args:
-        maps: in [0, 1], blurred or not, each (h, w).
-        masks: the truth, bool, each (h, w) and not empty.
-        levels: number of thresholds tried, evenly between 0 and 1.
-
-    Raises:
-        ValueError: nothing is given, or shapes differ.
-    """
-    if not maps or len(maps) != len(masks):
-        raise ValueError(f"as many maps as masks are needed, got {len(maps)} and {len(masks)}")
-    thresholds = (np.arange(levels) + 1) / (levels + 1)
-    mean = np.zeros(levels)
-    for values, mask in zip(maps, masks, strict=True):
-        found = np.asarray(values)[None] > thresholds[:, None, None]
-        both = (found & mask).sum((1, 2))
-        mean += both / np.maximum((found | mask).sum((1, 2)), 1)
-    best = int(mean.argmax())
-    return float(thresholds[best]), float(mean[best] / len(maps))
 
 
 def features_of(values: Mapping[str, Any]) -> dict[str, float]:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from papercommons.cli import RunOptions, program
+from papercommons.checks import check_at_least, check_fraction, check_port, check_seed
+from papercommons.cli import FloatRunOptions, program
 from papercommons.errors import DataError
 from papercommons.files import check_out
 from papercommons.report import Result
@@ -22,8 +23,6 @@ from d_tiil.options import (
     check_caption,
     check_image,
     check_scorer,
-    check_seed,
-    existing,
     given_phrases,
 )
 from d_tiil.settings import LocateSettings
@@ -65,7 +64,7 @@ def localize(
     check_caption(caption, words=words is None)
     phrases = None if words is None else given_phrases(caption, words)
     check_image(image)
-    check_out(out, overwrite=overwrite, keep=existing(model, image, *helpers.paths()))
+    check_out(out, overwrite=overwrite, keep=[model, image, how.settings, *helpers.paths()])
     check_model(model)
     helpers.check()
     method = how.resolve(model)
@@ -106,7 +105,7 @@ def score(
     check_caption(caption, words=False)
     check_image(image)
     if out is not None:
-        check_out(out, overwrite=overwrite, keep=existing(model, image, *helpers.paths()))
+        check_out(out, overwrite=overwrite, keep=[model, image, how.settings, *helpers.paths()])
     check_model(model)
     helpers.check()
     method = how.resolve(model)
@@ -120,7 +119,7 @@ def train(
     *,
     out: str = "runs/d-tiil-train",
     options: SceneModelOptions = SceneModelOptions(),
-    run: RunOptions = RunOptions(),
+    run: FloatRunOptions = FloatRunOptions(),
 ) -> Result:
     """Train a tiny text-to-image model on made-up scenes, where the truth is known.
 
@@ -132,8 +131,6 @@ def train(
         options: the scenes and the training.
         run: how to run.
     """
-    if run.precision == "64-true":
-        raise ValueError("--precision 64-true is not for these models; take 32-true or bf16-mixed")
     if not run.dry_run:
         check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last")
     from d_tiil.training import train_model
@@ -185,8 +182,7 @@ def demo(
         where: where the model runs.
     """
     check_model(model)
-    if not 1 <= port <= 65535:
-        raise ValueError(f"--port must be 1 to 65535, got {port}")
+    check_port(port)
     helpers.check()
     method = how.resolve(model)
     check_scorer(method, helpers.clip_model, "full")
@@ -233,9 +229,10 @@ def predict(
     """
     check_seed(seed)
     check_method(method, model, helpers)
-    going = "last" if resume else None
-    keep = existing(data, model, *helpers.paths())
-    check_out(out, resume=going, overwrite=overwrite, go_on="--resume", keep=keep)
+    if save_edited and (method != "d-tiil" or depth != "full"):
+        raise ValueError("--save-edited needs --method d-tiil and --depth full: else none is made")
+    keep = [data, of.visual_news, model, how.settings, *helpers.paths()]
+    check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=keep)
     if model is not None:
         check_model(model)
     helpers.check()
@@ -295,17 +292,15 @@ def evaluate(
         of: what is taken of the data set.
     """
     check_seed(seed)
-    if bootstrap < 10:
-        raise ValueError(f"--bootstrap must be >= 10, got {bootstrap}")
-    if not 0 < threshold < 1:
-        raise ValueError(f"--threshold must be in (0, 1), got {threshold}")
+    check_at_least(10, bootstrap=bootstrap)
+    check_fraction("(0, 1)", threshold=threshold)
     if threshold_split is not None and of.split in (None, threshold_split):
         raise ValueError("--threshold-split must be another split than --split, and both be given")
     from d_tiil.finding_files import name_sets
 
     folders = name_sets(predicted)
     if out is not None:
-        check_out(out, overwrite=overwrite, keep=[data, *map(str, folders.values())])
+        check_out(out, overwrite=overwrite, keep=[data, of.visual_news, *folders.values()])
     pairs = of.open(data)
     records = of.choose(pairs)
     other = () if threshold_split is None else of.choose(pairs, threshold_split)
@@ -347,11 +342,12 @@ def calibrate(
         out: new folder for calibration.json, result.json and report.html; --calibration of the
             other commands takes it.
         feature: the measured quantity; the one that tells the pairs apart best if not given.
-        locate: fit the threshold of the final map too, where masks are known.
+        locate: fit the threshold of the final map too, where masks are known; not with the feature
+            clip_region, which depends on it.
         overwrite: empty --out first if it holds an earlier run.
         of: what is taken of the data set.
     """
-    check_out(out, overwrite=overwrite, keep=existing(data, predicted))
+    check_out(out, overwrite=overwrite, keep=[data, of.visual_news, predicted])
     if not Path(predicted).is_dir():
         raise DataError(f"{predicted}: no such folder; --predicted takes that of d-tiil-predict")
     pairs = of.open(data)

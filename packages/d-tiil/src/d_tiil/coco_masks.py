@@ -11,7 +11,7 @@ from papercommons.errors import DataError
 
 MAX_POINTS = 1_000_000
 MAX_TEXT = 10_000_000  # characters of compressed runs
-_MAX_CROSSINGS = 100_000_000
+_MAX_CROSSINGS = 10_000_000
 
 
 def coco_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:

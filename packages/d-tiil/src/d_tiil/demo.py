@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from papercommons.checks import check_seed
 from papercommons.demo import check_gradio, show_page
 from papercommons.files import hash_model
 from papercommons.pictures import enlarge, heat, overlay
 from PIL import Image
 
 from d_tiil.drawing import marked
-from d_tiil.locate_command import check_made_with, clip_hash
-from d_tiil.opening import open_pipeline, score_hash
+from d_tiil.locate_command import check_made_with
+from d_tiil.opening import open_pipeline, quantity_hashes
 from d_tiil.options import (
     Depth,
     HelperOptions,
     LocateOptions,
     ModelOptions,
     check_caption,
-    check_seed,
 )
 from d_tiil.pipeline import DTIILPipeline
 from d_tiil.reporting import LIMITS, verdict, word_rows
@@ -60,7 +60,7 @@ def serve(
     """
     check_gradio("d-tiil")
     pipe = open_pipeline(model, method, how, helpers, where)
-    made_with = score_hash(hash_model(model), method, clip_hash(helpers))
+    made_with = quantity_hashes(hash_model(model), method, helpers, "full")
     check_made_with(pipe.calibration, made_with, helpers)
     import gradio
 

@@ -24,6 +24,7 @@ from d_tiil.set_measures import fit_threshold, with_best
 from d_tiil.word_scores import WordScore
 
 Find = Callable[[Record], Finding]
+FULL, RANDOM = "full mask", "random"  # labels of the trivial methods
 SHOWN = 6  # best and as many worst pairs in the report
 LIMITS = (
     "Intervals are 95 % over resampled sources: they do not cover other seeds, settings, models or "
@@ -63,14 +64,16 @@ def evaluate_findings(
     Raises:
         DataError: a folder cannot be used, has none of the pairs, or a pair lacks a label.
     """
+    for label in (FULL, RANDOM):
+        if trivial and label in folders:
+            raise DataError(f"--predicted: {label!r} is judged already; give NAME=FOLDER")
     sets = [FindingSet.open(label, folder) for label, folder in folders.items()]
     defects = list(pairs.defects)
     judged = _common(sets, records, defects, strict)
     fitting = _common(sets, other, defects, strict) if other else []
     finders: dict[str, Find] = {part.label: part.finding for part in sets}
     if trivial:
-        for label, find in (("full mask", full_baseline), ("random", random_baseline(seed))):
-            finders.setdefault(label, find)
+        finders |= {FULL: full_baseline, RANDOM: random_baseline(seed)}
     judgements = []
     for label, find in finders.items():
         cut, level = _fitted(find, fitting, threshold, label)
@@ -84,7 +87,7 @@ def evaluate_findings(
         metrics={
             "pairs": len(judged),
             "defects": len(defects),
-            **{judgement.method: judgement.numbers() for judgement in judgements},
+            "methods": {judgement.method: judgement.numbers() for judgement in judgements},
         },
         settings=settings,
         limits=LIMITS,
@@ -120,6 +123,7 @@ def _common(
             lacks = [
                 Defect(record.name, "no label", "0 or 1: only labelled pairs are judged", True)
             ]
+        lacks = lacks or unreadable(record)
         if strict and lacks:
             raise DataError(f"{lacks[0]}; leave out --strict to go on")
         defects += lacks
@@ -129,6 +133,18 @@ def _common(
             f"--predicted: no labelled pair is in all folders; the first: {defects[-1]}"
         )
     return good
+
+
+def unreadable(record: Record) -> list[Defect]:
+    """Return what is wrong if the image or a mask of a record cannot be read, else nothing."""
+    try:
+        image = record.open_image()
+        for mask in (record.mask, record.changed):
+            if mask is not None:
+                mask.read((image.height, image.width))
+    except DataError as error:
+        return [Defect(record.name, str(error), "a readable image and masks of its size", True)]
+    return []
 
 
 def _fitted(

@@ -65,7 +65,6 @@ def pipeline_finder(pipe: DTIILPipeline, depth: Depth, seed: int, resize: bool) 
             "features": features_of(done.scores),
             "consistent": done.consistent,
             "consistency": done.score,
-            "seconds": sum(done.seconds.values()),
             "network_rows": done.rows,
             "note": done.note,
         }

@@ -5,15 +5,15 @@ One line for each pair, of which only id and caption are needed; other programs 
     {"id": name of the record, "caption": its text, "score": number, higher: more inconsistent,
      "map": path of a grey PNG of any size, "mask": path of a black and white one,
      "words": [[start, end], ...], "top": [start, end], "features": {name: number},
-     "made_with": text}
+     "made_with": {name: text}}
 
-Paths begin at the folder and stay below it. Needs no torch.
+Paths begin at the folder and stay below it; made_with says for each feature by which model and
+settings it was measured. Needs no torch.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +28,10 @@ from papercommons.files import write_text
 from d_tiil.findings import Finding
 from d_tiil.phrases import Phrase
 from d_tiil.reading import below, read_lines
-from d_tiil.records import Record
+from d_tiil.records import Record, light_pixels
 
 FINDINGS = "findings.jsonl"
+_MOST = 1e300  # a JSON integer may be larger than any float
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class FindingSet:
             )
         return {str(name): self._number(value, record) for name, value in found.items()}
 
+    def made_with(self, record: Record, feature: str) -> str:
+        """Return by what a quantity of a record was measured; empty: not known."""
+        said = self.lines[record.name].get("made_with")
+        return str(said.get(feature, "")) if isinstance(said, dict) else ""
+
     def finding(self, record: Record) -> Finding:
         """Return what was said of a record.
 
@@ -98,31 +104,27 @@ class FindingSet:
         """
         line = self.lines[record.name]
         score, words, top = line.get("score"), line.get("words"), line.get("top")
-        levels, mask = self._grey(line.get("map")), self._grey(line.get("mask"))
+        levels, mask = line.get("map"), line.get("mask")
         return Finding(
             score=None if score is None else self._number(score, record),
-            mask=None if mask is None else mask > 127,
-            map=levels,
+            mask=None if mask is None else self._mask(mask),
+            map=None if levels is None else self._levels(levels),
             words=None if words is None else self._phrases(words, record),
             top=None if top is None else self._phrases([top], record)[0],
         )
 
     def _number(self, value: Any, record: Record) -> float:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not numeric or not abs(value) < _MOST:
             raise DataError(f"{self.folder / FINDINGS}: {record.name}: {value!r} is no number")
         return float(value)
 
-    def _grey(self, name: Any) -> np.ndarray | None:
-        if name is None:
-            return None
-        grey: np.ndarray = read_image(
-            below(self.folder, name), convert=lambda image: np.asarray(image.convert("L"))
-        )
-        return grey
+    def _levels(self, name: Any) -> np.ndarray:
+        return np.asarray(read_image(below(self.folder, name)).convert("L"))
+
+    def _mask(self, name: Any) -> np.ndarray:
+        mask: np.ndarray = read_image(below(self.folder, name), convert=light_pixels)
+        return mask
 
     def _phrases(self, places: Any, record: Record) -> tuple[Phrase, ...]:
         found = []
@@ -150,20 +152,25 @@ def write_findings(folder: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def name_sets(given: Sequence[str]) -> dict[str, Path]:
-    """Return folders by label: NAME=FOLDER names one, else the folder's own name does.
+    """Return folders by label.
+
+    Args:
+        given: folders, or ``NAME=FOLDER``; a folder's label is its name.
 
     Raises:
-        DataError: no such folder, or two have one label.
+        DataError: there is none, one does not exist, or two have one label.
     """
+    if not given:
+        raise DataError("--predicted is empty; give --out folders of d-tiil-predict")
     sets: dict[str, Path] = {}
-    for word in given:
-        label, equals, rest = word.partition("=")
-        named = bool(equals) and not Path(word).exists()
-        folder = Path(rest if named else word)
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; --predicted takes those of d-tiil-predict")
-        label = label if named else folder.resolve().name
-        if label in sets:
-            raise DataError(f"--predicted: two are called {label!r}; name one: NAME={folder}")
-        sets[label] = folder
+    for part in given:
+        label, equals, place = part.partition("=")
+        if Path(part).is_dir() or not equals:
+            label, place = Path(part).resolve().name, part
+        if not Path(place).is_dir():
+            raise DataError(f"{place}: no such folder; --predicted takes those of d-tiil-predict")
+        if not label or label in sets:
+            which = "two folders are" if label else "a folder is"
+            raise DataError(f"--predicted: {which} called {label!r}; give NAME=FOLDER")
+        sets[label] = Path(place)
     return sets

@@ -200,9 +200,11 @@ class Judgement:
         if controls := sum(map(is_control, self.rows)):
             lines.append(f"{controls} of the consistent pairs are controls with an edited image")
         if "iou" in self.best:
-            lines.append(f"best threshold on the map, on these very pairs: {self.best['iou']:.3f}")
+            level = f"{self.best['iou']:.3f}"
+            lines.append(f"{self.method}: best threshold on the map, on these very pairs: {level}")
         if self.threshold is not None:
-            lines.append(f"called inconsistent above a score of {self.threshold:.6g}")
+            score = f"{self.threshold:.6g}"
+            lines.append(f"{self.method}: called inconsistent above a score of {score}")
         return lines
 
     def _pairs(self, group: str) -> int:

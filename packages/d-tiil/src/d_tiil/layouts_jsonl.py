@@ -48,7 +48,8 @@ def read_pairs(path: Path, checks: Checks) -> None:
     keys = {key for _, row in rows if isinstance(row, dict) for key in row}
     if rows and not {"image", "caption"} <= keys:
         raise DataError(
-            f"{path}: lines need the keys image and caption; found {', '.join(sorted(keys)[:20])}"
+            f"{path}: lines need the keys image and caption; found "
+            f"{', '.join(sorted(keys)[:20]) or 'none'}"
         )
     for number, row in rows:
         if isinstance(row, dict):

@@ -42,7 +42,7 @@ def read_newsclippings(path: Path, visual_news: Path | None, checks: Checks) -> 
     place = path.parent if visual_news is None else visual_news
     news = place / DATA if place.is_dir() else place
     if not news.is_file():
-        raise DataError(f"{news}: no such file; give {DATA} of Visual News with visual_news")
+        raise DataError(f"{news}: no such file; give {DATA} of Visual News with --visual-news")
     articles = _articles(news, rows)
     split = SPLITS.get(path.stem.lower(), "")
     for number, row in enumerate(rows, 1):

@@ -94,7 +94,7 @@ def _find(
         if key in held:
             return key
     wanted = ", ".join(known) if given is None else given
-    name = "mask_key" if what == "masks" else "word_key"
+    name = "--mask-key" if what == "masks" else "--word-key"
     raise DataError(
         f"{file}: no annotation has {what} under {wanted}; keys found: "
         f"{', '.join(sorted(held)[:40])}; name the right one with {name}, or {NONE}"

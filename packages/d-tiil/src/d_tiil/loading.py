@@ -14,6 +14,7 @@ from papercommons.files import refuse_code
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 PREDICTIONS = ("epsilon", "v_prediction")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def check_model(source: str | Path) -> None:
@@ -27,7 +28,7 @@ def check_model(source: str | Path) -> None:
     """
     folder = Path(source)
     if not folder.exists():
-        if folder.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
+        if folder.is_absolute() or not HUB_ID.fullmatch(str(source)):
             raise DataError(f"{source}: no such folder, and not a hub id (owner/name)")
         return
     if not (folder / "model_index.json").is_file():
@@ -45,7 +46,7 @@ def check_model(source: str | Path) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable ({reason(error)})") from None
     if not isinstance(config, dict):
         raise DataError(f"{path}: not a configuration, which is an object")

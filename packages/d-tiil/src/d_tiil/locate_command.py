@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from papercommons.report import Result, describe_device, write_report
 
 from d_tiil.calibration import Calibration
 from d_tiil.drawing import marked
-from d_tiil.opening import open_pipeline, score_hash
+from d_tiil.opening import open_pipeline, quantity_hashes
 from d_tiil.options import PACKAGE, Depth, HelperOptions, LocateOptions, ModelOptions
 from d_tiil.phrases import Phrase
 from d_tiil.reporting import LIMITS, pair_sections, score_rows, verdict, word_rows
@@ -53,7 +54,7 @@ def locate_pair(
         ValueError: the device is not there, or an option is out of range.
     """
     weights = hash_model(settings["model"])
-    made_with = score_hash(weights, method, clip_hash(helpers))
+    made_with = quantity_hashes(weights, method, helpers, depth)
     image = read_image(settings["image"])
     pipe = open_pipeline(settings["model"], method, how, helpers, where)
     check_made_with(pipe.calibration, made_with, helpers)
@@ -82,25 +83,22 @@ def locate_pair(
     return result
 
 
-def clip_hash(helpers: HelperOptions) -> str | None:
-    """Return a short hash of the CLIP model, if one is given."""
-    return None if helpers.clip_model is None else hash_model(helpers.clip_model)
-
-
 def check_made_with(
-    calibration: Calibration | None, made_with: str, helpers: HelperOptions
+    calibration: Calibration | None, made_with: Mapping[str, str], helpers: HelperOptions
 ) -> None:
     """Raise DataError if a calibration is of another model or of other settings.
 
     Args:
         calibration: or None.
-        made_with: of the model and settings at hand, see `d_tiil.opening.score_hash`.
+        made_with: of the quantities at hand, see `d_tiil.opening.quantity_hashes`.
         helpers: where the calibration comes from.
     """
-    if calibration is not None and calibration.made_with not in ("", made_with):
+    if calibration is None or not calibration.made_with:
+        return
+    if calibration.made_with != made_with.get(calibration.feature):
         raise DataError(
-            f"{helpers.calibration}: was made with another model, other CLIP model or other "
-            "settings of alignment or pairs; give those, or calibrate anew"
+            f"{helpers.calibration}: was made with another model or other settings, on which its "
+            f"quantity {calibration.feature} depends; give those, or calibrate anew"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from papercommons.data.sampling import mix_seeds
+from papercommons.errors import DataError
 from PIL import Image
 from torch import Tensor
 
@@ -96,7 +97,11 @@ class Run:
                 )
 
     def errors(self, latents: Tensor, embeddings: Tensor) -> Tensor:
-        """Return denoising errors (K, N) on the fixed grid; the same for all calls of a seed."""
+        """Return denoising errors, float32 (K, N), on the fixed grid, the same for a seed.
+
+        Raises:
+            DataError: an error is not finite.
+        """
         model = self.model
         pairs = fixed_pairs(
             self.settings.pairs,
@@ -104,7 +109,7 @@ class Run:
             seed=mix_seeds(self.seed, GRID),
             train_steps=len(model.alpha_bars),
         )
-        return denoising_errors(
+        errors = denoising_errors(
             model.denoiser(),
             latents,
             embeddings,
@@ -112,6 +117,9 @@ class Run:
             alpha_bars=model.alpha_bars,
             max_rows=self.settings.max_rows,
         )
+        if not bool(errors.isfinite().all()):
+            raise DataError("a denoising error is not finite; load the model in float32")
+        return errors
 
     def gap(self, latents: Tensor, first: Tensor, second: Tensor) -> DenoisingGap:
         """Return the denoising gap of two embeddings."""
@@ -170,6 +178,8 @@ class Run:
                 seed=mix_seeds(self.seed, EDIT),
                 blend=inpainting is None,
             )
+            if inpainting is not None:
+                self.model.rows += inpainting.rows
             return model.decode(drawn)
 
     def words(

@@ -1,8 +1,9 @@
-"""From a noise-difference map to a mask: scale, 8 bit, blur, threshold, resize ."""
+"""From a noise-difference map to a mask: scale, 8 bit, blur, threshold, resize."""
 
 from __future__ import annotations
 
 import torch
+from papercommons.errors import DataError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,11 +19,11 @@ def scale_map(values: Tensor, *, clamp: float = 0.0) -> Tensor:
         float32, (h, w).
 
     Raises:
-        ValueError: a value is not finite.
+        DataError: a value is not finite.
     """
     values = values.float()
     if not bool(values.isfinite().all()):
-        raise ValueError("a map must be finite; load the model in float32 or bfloat16")
+        raise DataError("a map is not finite; load the model in float32 or bfloat16")
     if clamp > 0:
         values = values.clamp_max(clamp * values.mean())
     low = values.amin()

@@ -52,8 +52,8 @@ class DiffusionModel:
                 levels divide, unless it is so already; else it is taken as it is.
 
         Raises:
-            DataError: its sides are not multiples of the autoencoder's factor, and `resize` is
-                false.
+            DataError: it is so long and narrow that it cannot be scaled; or its sides are not
+                multiples of the autoencoder's factor, and `resize` is false.
         """
         factor = self.vae_factor
         if not resize:
@@ -66,7 +66,12 @@ class DiffusionModel:
         grid = factor * 2 ** (len(self.pipe.unet.config.block_out_channels) - 1)
         wanted = factor * _largest_side(self.pipe.unet.config.sample_size)
         scale = wanted / math.sqrt(image.width * image.height)
-        sides = [max(1, round(side * scale / grid)) * grid for side in image.size]
+        sides = [round(side * scale / grid) * grid for side in image.size]
+        if not all(sides):
+            raise DataError(
+                f"the image has {image.width} x {image.height} pixels, which is too long and "
+                "narrow for the model; crop it"
+            )
         if list(image.size) == sides:
             return image
         return image.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)

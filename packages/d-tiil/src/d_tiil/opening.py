@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from typing import Any
 
 import torch
 from papercommons.cli import show_progress
+from papercommons.files import hash_model, hash_texts
 
 from d_tiil.clip import ClipModel
-from d_tiil.options import HelperOptions, LocateOptions, ModelOptions
+from d_tiil.options import Depth, HelperOptions, LocateOptions, ModelOptions
 from d_tiil.pipeline import DTIILPipeline
 from d_tiil.settings import LocateSettings
 
@@ -96,16 +96,26 @@ def quieten() -> None:
         library.utils.logging.disable_progress_bar()
 
 
-def score_hash(weights: str, settings: LocateSettings, clip: str | None) -> str:
-    """Return a short hash of what the measured quantities of a pair depend on, its seed left out.
+def quantity_hashes(
+    weights: str, settings: LocateSettings, helpers: HelperOptions, depth: Depth
+) -> dict[str, str]:
+    """Return for each quantity that is measured of a pair a short hash of what it depends on.
 
-    A calibration holds for these alone.
+    A calibration holds for these alone; the seed of the noise is left out.
 
     Args:
         weights: hash of the model.
         settings: of the method.
-        clip: hash of a CLIP model, or None.
+        helpers: models beside it.
+        depth: how far the method goes.
     """
-    alignment = settings.to_dict()["alignment"]
-    facts = json.dumps([weights, alignment, settings.pairs, clip], sort_keys=True)
-    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+    values = settings.to_dict()
+    gap = [weights, values["alignment"], values["pairs"]]
+    depends: dict[str, list[Any]] = {"gap": gap, "relative_gap": gap}
+    if helpers.clip_model is not None:
+        clip = hash_model(helpers.clip_model)
+        drawn = None if helpers.inpaint_model is None else hash_model(helpers.inpaint_model)
+        edit = [clip, weights, drawn, values["alignment"], values["maps"], values["edit"]]
+        region = [*edit, values["threshold"], values["latent"], depth]
+        depends |= {"clip_pair": [clip], "clip_edit": edit, "clip_region": region}
+    return {name: hash_texts([json.dumps(facts)]) for name, facts in depends.items()}

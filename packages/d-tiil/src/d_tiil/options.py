@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from papercommons.errors import DataError, reason
+from papercommons.errors import DataError
 
-from d_tiil.loading import check_model
+from d_tiil.loading import HUB_ID, check_model
 from d_tiil.phrases import Phrase, content_words
 from d_tiil.settings import (
     REFERENCE,
@@ -19,7 +18,9 @@ from d_tiil.settings import (
     Scorer,
     Unit,
     read_settings,
+    read_settings_file,
 )
+from d_tiil.tokens import check_text
 from d_tiil.word_spans import find_word
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 PACKAGE = "d-tiil"
 CALIBRATION_FILE = "calibration.json"
 Depth = Literal["full", "first", "score"]
-MOST_CAPTION = 20_000  # characters; an encoder takes a few hundred
 
 _PLACES = {  # flag -> part of the settings and field
     "align_steps": ("alignment", "steps"),
@@ -128,7 +128,7 @@ def _check_clip(source: str) -> None:
         known = ("config.json", "open_clip_config.json")
         if not any((folder / name).is_file() for name in known):
             raise DataError(f"{source}: no CLIP model ({' or '.join(known)})")
-    elif folder.exists() or folder.is_absolute() or source.count("/") != 1:
+    elif folder.exists() or folder.is_absolute() or not HUB_ID.fullmatch(source):
         raise DataError(f"{source}: no such folder, and not a hub id (owner/name)")
 
 
@@ -220,21 +220,6 @@ class LocateOptions:
             raise ValueError(f"--{flag.replace('_', '-')}: {error}") from None
 
 
-def read_settings_file(path: str) -> LocateSettings:
-    """Return the settings of a JSON file in the form of d_tiil.json.
-
-    Raises:
-        DataError: it cannot be read, or holds what cannot be.
-    """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-        return LocateSettings.from_dict(values)
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not readable settings ({reason(error)})") from None
-
-
 def check_scorer(settings: LocateSettings, clip_model: str | None, depth: Depth) -> None:
     """Raise ValueError unless the scorer of words has what it needs."""
     if settings.scorer != "clip" or depth == "score":
@@ -243,18 +228,6 @@ def check_scorer(settings: LocateSettings, clip_model: str | None, depth: Depth)
         raise ValueError("--word-scorer clip needs --clip-model; or take denoise or attention")
     if depth == "first":
         raise ValueError("--word-scorer clip needs the edited image; take denoise or attention")
-
-
-def check_seed(seed: int) -> None:
-    """Raise ValueError unless a seed is possible."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be in [0, 2^32), got {seed}")
-
-
-def check_count(value: int | None, option: str) -> None:
-    """Raise ValueError for a number below 1."""
-    if value is not None and value < 1:
-        raise ValueError(f"{option} must be >= 1, got {value}")
 
 
 def check_image(image: str) -> None:
@@ -273,29 +246,23 @@ def check_caption(caption: str, *, words: bool) -> None:
         caption: what the image is said to show.
         words: some of it must be words that an image can contradict.
     """
-    if not caption.strip():
-        raise DataError("--caption is empty; say what the image is said to show")
-    if len(caption) > MOST_CAPTION:
-        raise DataError(f"--caption has {len(caption):,} characters; give at most {MOST_CAPTION:,}")
+    check_text(caption, "--caption")
     if words and not content_words(caption):
         raise DataError(f"--caption {caption!r} has no word that an image can contradict")
 
 
 def given_phrases(caption: str, words: list[str]) -> list[Phrase]:
-    """Return words of a caption with their places; the first place of each, in any case.
+    """Return words of a caption with all their places, in its order, in any case of letters.
 
     Raises:
-        DataError: one does not stand in the caption as whole words.
+        DataError: there is none, or one does not stand in the caption as whole words.
     """
-    found = []
+    if not words:
+        raise DataError("--words is empty; give words of the caption, or leave it out")
+    found: set[Phrase] = set()
     for word in words:
         places = find_word(caption, word)
         if not places:
             raise DataError(f"--words: {word!r} does not stand in the caption {caption!r}")
-        found.append(places[0])
-    return found
-
-
-def existing(*paths: str | None) -> list[str]:
-    """Return those that exist, which --overwrite must not delete."""
-    return [path for path in paths if path is not None and Path(path).exists()]
+        found.update(places)
+    return sorted(found, key=lambda phrase: (phrase.start, phrase.end))

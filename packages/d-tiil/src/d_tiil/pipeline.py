@@ -26,6 +26,7 @@ from d_tiil.regions import bounding_box, largest_region
 from d_tiil.result import DTIILResult, Embeddings, NoiseMap
 from d_tiil.scores import plain_score
 from d_tiil.settings import LocateSettings, read_settings, write_settings
+from d_tiil.tokens import check_text
 
 Depth = Literal["score", "first", "full"]
 DEPTHS = ("score", "first", "full")
@@ -171,12 +172,19 @@ class DTIILPipeline(DiffusionPipeline):
             raise ValueError(
                 "the scorer clip needs a CLIP model and depth full; take denoise or attention"
             )
+        check_text(caption)
         given = open_picture(image)
         model = DiffusionModel(self)
+        most = len(model.alpha_bars)
+        if max(how.maps.steps, how.edit.steps) > most:
+            raise ValueError(
+                f"the model has {most} timesteps; take no more steps for maps and for the edit, "
+                f"got {how.maps.steps} and {how.edit.steps}"
+            )
         picture = model.fit(given, resize=resize)
         bar: Any = self.progress_bar  # type: ignore[attr-defined]
         run = Run(model, how, seed, lambda total: bar(total=total))
-        embedding = model.encode_text([_checked(caption)])
+        embedding = model.encode_text([caption])
         if phrases is None:
             phrases = content_words(caption) if how.unit == "word" else content_phrases(caption)
         if depth != "score" and not phrases:
@@ -328,12 +336,6 @@ class DTIILPipeline(DiffusionPipeline):
         if inpainter.vae_factor != model.vae_factor:
             raise DataError("inpainting: its latents have another size than the model's")
         return inpainter
-
-
-def _checked(caption: str) -> str:
-    if not caption.strip():
-        raise DataError("the caption is empty; say what the image is said to show")
-    return caption
 
 
 def _none(found: NoiseMap) -> NoiseMap:

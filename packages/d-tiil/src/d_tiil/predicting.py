@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from papercommons.errors import DataError
 from papercommons.files import (
     hash_files,
     hash_model,
+    hash_texts,
     name_outputs,
     prepare_out,
     read_note,
@@ -38,8 +40,8 @@ from d_tiil.finders import (
 )
 from d_tiil.finding_files import write_findings
 from d_tiil.findings import as_bytes, to_size
-from d_tiil.locate_command import check_made_with, clip_hash
-from d_tiil.opening import compute_device, open_pipeline, quieten, score_hash
+from d_tiil.locate_command import check_made_with
+from d_tiil.opening import compute_device, open_pipeline, quantity_hashes, quieten
 from d_tiil.options import PACKAGE, Depth, HelperOptions, LocateOptions, ModelOptions
 from d_tiil.phrases import Phrase
 from d_tiil.records import PairSet, Record
@@ -51,6 +53,7 @@ log = logging.getLogger("papercommons")
 
 RECORDS = "records"  # folder: what was done, one JSON file per pair
 SHOWN = 12  # pairs in the report: the most suspect
+NAME = 50  # characters of a pair's name in those of its files, which must not be too long
 
 
 def predict_pairs(
@@ -91,10 +94,13 @@ def predict_pairs(
     """
     model, name = settings["model"], settings["method"]
     weights = None if model is None else hash_model(model)
-    clip = clip_hash(helpers)
-    made_with = score_hash(weights, method, clip) if weights and name == "d-tiil" else ""
+    ours = weights is not None and name == "d-tiil"
+    made_with = quantity_hashes(str(weights), method, helpers, depth) if ours else {}
     find = _finder(name, model, method, depth, seed, how, helpers, where, made_with)
-    settings = {**settings, "depth": depth, "seed": seed, "weights": weights, "clip_hash": clip}
+    settings = {**settings, "depth": depth, "seed": seed, "weights": weights}
+    for part, given in (("clip", helpers.clip_model), ("inpaint", helpers.inpaint_model)):
+        if given is not None:
+            settings[f"{part}_hash"] = hash_model(given)
     if helpers.calibration is not None:
         settings["calibration_hash"] = hash_files([helpers.calibration_path])
     settings |= {**asdict(data), **asdict(how), **asdict(helpers), **asdict(where)}
@@ -102,14 +108,14 @@ def predict_pairs(
     folder = prepare_out(
         settings["out"],
         settings | {"save_edited": save_edited},
-        resume="last" if resume else None,
+        resume=resume,
         overwrite=overwrite,
         may_change=("limit", "kinds", "split", "strict", "check"),
-        inputs=["weights", "clip_hash", "calibration_hash", "locate"],
+        inputs=["weights", "clip_hash", "inpaint_hash", "calibration_hash", "locate"],
     )
     defects = list(pairs.defects)
     done: list[tuple[Record, dict[str, Any]]] = []
-    names = name_outputs((record.name for record in records), empty="pair")
+    names = name_outputs((record.name[:NAME] for record in records), empty="pair")
     for record, file in track(list(zip(records, names, strict=True)), "pairs"):
         try:
             note = _look(record, file, find, folder, save_edited)
@@ -135,11 +141,11 @@ def predict_pairs(
             "left_out": len({defect.record for defect in defects if defect.fatal}),
             "defects": len(defects),
             "network_rows": sum(note.get("network_rows", 0) for _, note in done),
-            "seconds": sum(note.get("seconds", 0.0) for _, note in done),
+            "seconds": sum(note["seconds"] for _, note in done),
         },
         settings=settings,
         limits=LIMITS,
-        data_hash=hash_files([listed]),
+        data_hash=hash_texts(note["hash"] for _, note in done),
         device=describe_device(compute_device(where)),
         files={
             "findings": str(listed),
@@ -162,7 +168,7 @@ def _finder(
     how: LocateOptions,
     helpers: HelperOptions,
     where: ModelOptions,
-    made_with: str,
+    made_with: Mapping[str, str],
 ) -> Finder:
     if name == "clip":
         quieten()
@@ -187,11 +193,14 @@ def _look(
     if kept is not None and _whole(kept, folder):
         return kept
     image = record.open_image()
+    started = time.perf_counter()
     found = find(record, image)
+    seconds = time.perf_counter() - started
     files = _save(found, name, folder, image, save_edited)
     facts = {
         "path": str(Path(record.name)),
         "hash": digest,
+        "seconds": seconds,
         **found.facts,
         "score": found.finding.score,
         "words": _places(found.finding.words),
@@ -258,7 +267,7 @@ def _row(record: Record, note: Mapping[str, Any]) -> dict[str, Any]:
         "consistent": note.get("consistent"),
         "words": None if said is None else "; ".join(record.caption[a:b] for a, b in said),
         "mask_share": note["mask_share"],
-        "seconds": note.get("seconds"),
+        "seconds": note["seconds"],
         **(note.get("features") or {}),
         **note["files"],
     }

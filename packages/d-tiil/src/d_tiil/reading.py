@@ -76,8 +76,9 @@ def below(root: Path, name: Any) -> Path:
     path = root / name
     try:
         inside = path.resolve().is_relative_to(root.resolve())
-    except OSError as error:
-        raise DataError(f"{one_line(name)[:60]}: {error.strerror}") from None
+        path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, no text
+        raise DataError(f"{one_line(name)[:60]}: names no file ({reason(error)})") from None
     if Path(name).is_absolute() or not inside:
         raise DataError(f"{one_line(name)} leads out of {root}")
     return path

@@ -13,6 +13,7 @@ from papercommons.errors import DataError
 from d_tiil.phrases import Phrase
 from d_tiil.reading import below, image_size
 from d_tiil.records import CocoMask, Label, Mask, MaskFile, Record
+from d_tiil.tokens import check_text
 
 Depth = Literal["paths", "headers", "full"]
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
@@ -104,11 +105,15 @@ class Checks:
         return found
 
     def caption(self, name: str, given: Any) -> str | None:
-        """Return a caption; None, and a fatal defect, if there is none."""
-        if isinstance(given, str) and given.strip():
-            return given
-        self.wrong(name, "no caption", "a text that is not empty", fatal=True)
-        return None
+        """Return a caption; None, and a fatal defect, if there is none that can be read."""
+        try:
+            if not isinstance(given, str) or not given.strip():
+                raise DataError("no caption")
+            check_text(given)
+        except DataError as error:
+            self.wrong(name, error, "a caption that can be read", fatal=True)
+            return None
+        return given
 
     def label(self, name: str, given: Any) -> Label | None:
         """Return a label; None, and a fatal defect, for a word that is none."""

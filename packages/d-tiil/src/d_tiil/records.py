@@ -20,7 +20,6 @@ from d_tiil.phrases import Phrase
 
 Label = Literal["consistent", "inconsistent", "unknown"]
 Edited = Literal["", "none", "caption", "image", "both"]
-LABELS: tuple[Label, ...] = get_args(Label)
 EDITED: tuple[Edited, ...] = get_args(Edited)
 
 
@@ -43,7 +42,7 @@ class MaskFile:
 
     def read(self, size: tuple[int, int]) -> np.ndarray:
         """Return it as bool (H, W); above half of white is inside, in a file of 0 and 1 the 1."""
-        mask: np.ndarray = read_image(self.path, convert=_light)
+        mask: np.ndarray = read_image(self.path, convert=light_pixels)
         if mask.shape != tuple(size):
             raise DataError(
                 f"{self.path}: a mask of {_sides(mask.shape)} pixels; its image has {_sides(size)}"
@@ -51,7 +50,8 @@ class MaskFile:
         return mask
 
 
-def _light(image: Image.Image) -> np.ndarray:
+def light_pixels(image: Image.Image) -> np.ndarray:
+    """Return where a picture is light, see `MaskFile`, bool, (H, W)."""
     if image.mode not in ("1", "L", "P", "I", "I;16"):
         image = image.convert("L")
     values = np.asarray(image)
@@ -232,15 +232,6 @@ class PairSet:
             has = ", ".join(known) or "no splits"
             raise DataError(f"{self.path}: no records of split {split!r}; it has {has}")
         return found
-
-    def counts(self) -> list[dict[str, Any]]:
-        """Return how many records there are of each kind, label, edit and split, as table rows."""
-        keys = [(record.kind, record.label, record.edited, record.split) for record in self.records]
-        names = ("kind", "label", "edited", "split")
-        return [
-            dict(zip(names, key, strict=True)) | {"records": keys.count(key)}
-            for key in sorted(set(keys))
-        ]
 
 
 def _sides(size: tuple[int, ...]) -> str:

@@ -61,7 +61,7 @@ def verdict(done: DTIILResult, calibration: Calibration | None) -> str:
 def score_rows(done: DTIILResult) -> list[dict[str, Any]]:
     """Return a table of what was measured."""
     rows = [{"measured": _MEANINGS[name], "value": done.scores[name]} for name in done.scores]
-    return [*rows, {"measured": "its standard error", "value": done.gap.error}]
+    return [*rows, {"measured": "standard error of the denoising gap", "value": done.gap.error}]
 
 
 def pair_sections(image: Image.Image, done: DTIILResult) -> list[Section]:

@@ -1,4 +1,4 @@
-"""Pairs of scenes and captions of exactly known truth (section 7.3). Needs NumPy alone.
+"""Pairs of scenes and captions of exactly known truth. Needs NumPy alone.
 
 A pair differs in one respect: the colour, shape or texture of a thing, the background, which thing
 is on which side (relation), or everything that is said (whole). Each drawn change of a scene gives

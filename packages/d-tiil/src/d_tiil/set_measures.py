@@ -84,7 +84,7 @@ def detection(
 
     Returns:
         ``auc, ap`` and those of `papercommons.metrics.detection.image_metrics`; nothing where no
-        pair has a score.
+        pair has a score, no ``ap`` where all pairs are of one kind.
     """
     there = _scored(rows)
     if not there:
@@ -100,7 +100,9 @@ def detection(
         seed=seed,
     )
     kept = {name: found[name] for name in (["auc"] if threshold is None else found)}
-    return kept | {"ap": _average_precision(scores, truth, sources, draws, seed)}
+    if 0 < sum(truth) < len(truth):
+        kept["ap"] = _average_precision(scores, truth, sources, draws, seed)
+    return kept
 
 
 def _average_precision(
@@ -128,10 +130,10 @@ def token_scores(rows: Sequence[Row], *, draws: int = 2000, seed: int = 0) -> di
         seed: of the resampling.
 
     Returns:
-        nothing where no pair has both words and their truth.
+        nothing where no pair has words, or none is known to be wrong.
     """
     there = [row for row in rows if row.get("word_tp") is not None]
-    if not there:
+    if not any(row["word_tp"] + row["word_fn"] for row in there):
         return {}
     counts = np.array([[row[name] for name in TOKENS] for row in there], np.float64)
     sources = [row["source"] or (place,) for place, row in enumerate(there)]

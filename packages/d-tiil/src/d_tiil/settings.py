@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ def _positive(settings: Any, *names: str) -> None:
     for name in names:
         if not getattr(settings, name) > 0:
             raise ValueError(f"{name} must be > 0, got {getattr(settings, name)}")
+
+
+def _guidance(settings: Any) -> None:
+    if not (math.isfinite(settings.guidance) and settings.guidance >= 0):
+        raise ValueError(f"guidance must be a number >= 0, got {settings.guidance}")
 
 
 def _share(settings: Any, name: str) -> None:
@@ -93,7 +99,8 @@ class MapSettings:
         strength: share of the trajectory's steps that is run, in (0, 1].
         steps: of the whole trajectory.
         order: of its solver: 1 is DDIM, 4 the reference's linear multistep.
-        guidance: of its noise predictions; of single maps it changes nothing but the scale.
+        guidance: of its noise predictions, >= 0; single maps need none, it would change their
+            scale alone.
         norm: of the difference over channels: euclidean (the reference), or the mean of absolute
             values (DiffEdit).
         clamp: greatest value, as a multiple of the map's mean; 0: none. DiffEdit: 3.
@@ -115,6 +122,7 @@ class MapSettings:
     def __post_init__(self) -> None:
         _one_of(self, kind=MapKind, norm=Norm)
         _at_least(self, draws=1, steps=1, order=1, clamp=0, blur=0)
+        _guidance(self)
         if not 0 <= self.low <= self.high <= 1:
             raise ValueError(f"0 <= low <= high <= 1 must hold, got {self.low} and {self.high}")
         if not 0 < self.strength <= 1 or self.order > 4:
@@ -129,7 +137,7 @@ class EditSettings:
 
     Attributes:
         steps: of DDIM; the reference takes 200.
-        guidance: classifier-free.
+        guidance: classifier-free, >= 0.
         threshold: of the mask to edit, in (0, 1); the reference takes 0.15.
     """
 
@@ -139,6 +147,7 @@ class EditSettings:
 
     def __post_init__(self) -> None:
         _at_least(self, steps=1)
+        _guidance(self)
         _share(self, "threshold")
 
 
@@ -224,14 +233,21 @@ def read_settings(folder: str | Path) -> LocateSettings:
         DataError: the file cannot be read, or holds what cannot be.
     """
     path = Path(folder) / SETTINGS_FILE
-    if not path.is_file():
-        return LocateSettings()
+    return read_settings_file(path) if path.is_file() else LocateSettings()
+
+
+def read_settings_file(path: str | Path) -> LocateSettings:
+    """Return the settings of a JSON file in the form of d_tiil.json.
+
+    Raises:
+        DataError: it cannot be read, or holds what cannot be.
+    """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("not an object")
         return LocateSettings.from_dict(values)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not readable settings ({reason(error)})") from None
 
 

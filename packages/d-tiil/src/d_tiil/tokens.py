@@ -1,12 +1,36 @@
-"""Where a caption's words are among its tokens, for any tokenizer of transformers."""
+"""Captions that can be read, and where their words are among the tokens of a tokenizer."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from papercommons.errors import DataError
 
 from d_tiil.phrases import Phrase
+
+MOST_CAPTION = 20_000  # characters; an encoder takes a few hundred
+_SAID = 200  # characters of lost words in a message
+
+
+def check_text(caption: str, name: str = "the caption") -> None:
+    """Raise unless a caption is a text that a tokenizer can be given.
+
+    Args:
+        caption: what an image is said to show.
+        name: what messages call it.
+
+    Raises:
+        DataError: it is empty, or far too long, or holds characters that are no text.
+    """
+    if not caption.strip():
+        raise DataError(f"{name} is empty; say what the image is said to show")
+    if len(caption) > MOST_CAPTION:
+        raise DataError(f"{name} has {len(caption):,} characters; give at most {MOST_CAPTION:,}")
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{name} is not valid Unicode text; write it in UTF-8") from None
 
 
 def check_length(caption: str, tokenizer: Any) -> None:
@@ -17,19 +41,19 @@ def check_length(caption: str, tokenizer: Any) -> None:
         tokenizer: of transformers.
 
     Raises:
-        DataError: it is empty or too long; the message names the words that would be lost.
+        DataError: see `check_text`; or it is too long for the encoder, and the message names the
+            words that would be lost.
     """
-    if not caption.strip():
-        raise DataError("the caption is empty; say what the image is said to show")
+    check_text(caption)
     length, words = int(tokenizer.model_max_length), caption.split()
     if _count(tokenizer, caption) <= length:
         return
-    kept = next(
-        (k for k in range(len(words), 0, -1) if _count(tokenizer, " ".join(words[:k])) <= length), 0
-    )
+    most = range(min(len(words), length), 0, -1)  # a word has a token or more
+    kept = next((k for k in most if _count(tokenizer, " ".join(words[:k])) <= length), 0)
+    lost = textwrap.shorten(" ".join(words[kept:]), _SAID, placeholder=" ...")
     raise DataError(
         f"the caption is longer than the {length} tokens that the text encoder takes: "
-        f"{' '.join(words[kept:])!r} would be lost; shorten it"
+        f"{lost!r} would be lost; shorten it"
     )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from papercommons.cli import ComputeOptions, RunOptions, program
+from papercommons.checks import (
+    check_at_least,
+    check_fraction,
+    check_held_out,
+    check_port,
+    check_seed,
+)
+from papercommons.cli import ComputeOptions, FloatRunOptions, program
 from papercommons.errors import DataError
 from papercommons.files import check_out, find_saved
 from papercommons.report import Result
@@ -18,7 +25,6 @@ from defi_net.options import (
     RecipeOptions,
     SetOptions,
     ViewOptions,
-    check_rate,
 )
 
 ROBUSTNESS = {
@@ -64,15 +70,15 @@ def synth(
         what: what is inpainted.
         pictures: how pictures are cut and treated.
     """
+    check_seed(seed)
     for place in images:
         if not Path(place).exists():
             raise DataError(f"{place}: no such file or folder; --images takes photographs")
     if not images:
         raise DataError("--images is empty; give folders or files of photographs")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be in [0, 2^32), got {seed}")
-    if num_workers < 0:
-        raise ValueError(f"--num-workers must be >= 0, got {num_workers}")
+    check_at_least(1, per_image=per_image)
+    check_at_least(0, num_workers=num_workers)
+    check_held_out(val_fraction, test_fraction)
     from defi_net.synthesizing import make_recipe, synthesize_pictures
 
     recipe = make_recipe(what, pictures, seed)
@@ -98,7 +104,7 @@ def train(
     parts: PartOptions = PartOptions(),
     network: NetworkOptions = NetworkOptions(),
     recipe: RecipeOptions = RecipeOptions(),
-    run: RunOptions = RunOptions(),
+    run: FloatRunOptions = FloatRunOptions(),
 ) -> Result | None:
     """Train a network to find inpainted pixels, and judge it on the test split.
 
@@ -116,8 +122,6 @@ def train(
     places = [place for place in (data, parts.val, parts.test) if place is not None]
     for place in places:
         check_data(place)
-    if run.precision == "64-true":
-        raise ValueError("--precision 64-true is not for photographs; take 32-true or bf16-mixed")
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=places)
     from defi_net.training import train_network
 
@@ -167,10 +171,9 @@ def evaluate(
     """
     check_data(data)
     check_checkpoint(checkpoint)
-    check_threshold(threshold)
-    if false_alarm_rate is not None:
-        check_rate(false_alarm_rate)
-    check_bootstrap(bootstrap)
+    check_fraction("(0, 1)", threshold=threshold)
+    check_fraction("[0, 1)", false_alarm_rate=false_alarm_rate)
+    check_at_least(10, bootstrap=bootstrap)
     from papercommons.data.distortions import parse_distortions
 
     distortions = parse_distortions(robustness or [], ROBUSTNESS)
@@ -232,14 +235,9 @@ def predict(
         if not Path(place).exists():
             raise DataError(f"{place}: no such file or folder; give photographs")
     check_checkpoint(checkpoint)
-    check_threshold(threshold)
-    check_out(
-        out,
-        resume="last" if resume else None,
-        overwrite=run.overwrite,
-        go_on="--resume",
-        keep=[checkpoint, *images],
-    )
+    check_fraction("(0, 1)", threshold=threshold)
+    keep = [checkpoint, *images]
+    check_out(out, resume=resume, overwrite=run.overwrite, go_on="--resume", keep=keep)
     from defi_net.predicting import predict_photos
 
     return predict_photos(
@@ -269,6 +267,7 @@ def compare(
         seed: of the resampling.
         overwrite: empty --out first if it holds an earlier run.
     """
+    check_seed(seed)
     if len(results) != 2:
         raise DataError(
             f"give two results, got {len(results)}: defi-net-compare runs/eval-a runs/eval-b"
@@ -276,7 +275,7 @@ def compare(
     for place in results:
         if not Path(place).exists():
             raise DataError(f"{place}: no such file or folder; give results of defi-net-eval")
-    check_bootstrap(bootstrap)
+    check_at_least(10, bootstrap=bootstrap)
     if out is not None:
         check_out(out, overwrite=overwrite, keep=results)
     from defi_net.comparing import compare_results
@@ -327,8 +326,7 @@ def demo(
         run: where and how to compute.
     """
     check_checkpoint(checkpoint)
-    if not 1 <= port <= 65535:
-        raise ValueError(f"--port must be 1 to 65535, got {port}")
+    check_port(port)
     from defi_net.demo import serve
 
     serve(checkpoint, host, port, view, run)
@@ -344,18 +342,6 @@ def check_checkpoint(checkpoint: str) -> None:
     """Raise DataError if there is neither a saved network nor a file at `checkpoint`."""
     if not Path(checkpoint).is_file():
         find_saved(checkpoint)
-
-
-def check_threshold(threshold: float) -> None:
-    """Raise ValueError unless a threshold on probabilities is possible."""
-    if not 0 < threshold < 1:
-        raise ValueError(f"--threshold must be in (0, 1), got {threshold}")
-
-
-def check_bootstrap(draws: int) -> None:
-    """Raise ValueError unless there are enough resamples for an interval."""
-    if draws < 10:
-        raise ValueError(f"--bootstrap must be >= 10, got {draws}")
 
 
 main_synth = program(synth, "defi-net-synth")

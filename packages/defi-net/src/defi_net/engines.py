@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from papercommons.errors import DataError, nearest
+from papercommons.errors import missing_library, nearest
 
 CLASSICAL = ("telea", "ns", "biharmonic", "patch")
 
@@ -121,7 +121,7 @@ def check_options(options: EngineOptions) -> None:
 
 def _need(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise DataError(f'this engine needs {module}; run: pip install "defi-net[{extra}]"')
+        raise missing_library("this engine", module, f"defi-net[{extra}]")
 
 
 def opencv(

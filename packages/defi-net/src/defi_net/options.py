@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from papercommons.checks import check_at_least, check_fraction, check_positive
+
 STEPS = ("resize", "blur", "noise", "webp", "jpeg")
 """Steps after inpainting, in the order in which they are done."""
 
@@ -40,6 +42,9 @@ class PartOptions:
     val: str | None = None
     test: str | None = None
     val_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_fraction("[0, 1)", val_fraction=self.val_fraction)
 
 
 @dataclass(frozen=True)
@@ -109,16 +114,10 @@ class RecipeOptions:
     false_alarm_rate: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be > 0, got {value}")
-        if self.size is not None and (self.size < 16 or self.size % 8):
-            near = max(16, round(self.size / 8) * 8)
-            raise ValueError(
-                f"--size must be a multiple of 8 and >= 16, got {self.size}; the nearest is {near}"
-            )
-        check_rate(self.false_alarm_rate)
+        check_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        check_positive(lr=self.lr)
+        check_side("--size", self.size)
+        check_fraction("[0, 1)", false_alarm_rate=self.false_alarm_rate)
 
 
 @dataclass(frozen=True)
@@ -141,15 +140,9 @@ class ViewOptions:
     def __post_init__(self) -> None:
         if self.tile is not None and self.resize is not None:
             raise ValueError("--tile and --resize exclude each other; give one")
-        for name in ("tile", "resize"):
-            side = getattr(self, name)
-            if side is not None and (side < 16 or side % 8):
-                near = max(16, round(side / 8) * 8)
-                raise ValueError(
-                    f"--{name} must be a multiple of 8 and >= 16, got {side}; the nearest is {near}"
-                )
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be >= 1, got {self.batch_size}")
+        check_side("--tile", self.tile)
+        check_side("--resize", self.resize)
+        check_at_least(1, batch_size=self.batch_size)
         most = (self.tile or 352) - 8
         if not 0 <= self.overlap <= most:
             raise ValueError(
@@ -220,7 +213,10 @@ class PictureOptions:
     form: Literal["png", "jpg", "webp"] = "png"
 
 
-def check_rate(rate: float) -> None:
-    """Raise ValueError unless a rate of false alarms is possible."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"--false-alarm-rate must be in [0, 1), got {rate}")
+def check_side(option: str, side: int | None) -> None:
+    """Raise ValueError if a side is given that the network cannot halve three times."""
+    if side is not None and (side < 16 or side % 8):
+        near = max(16, round(side / 8) * 8)
+        raise ValueError(
+            f"{option} must be a multiple of 8 and >= 16, got {side}; the nearest is {near}"
+        )

@@ -79,13 +79,7 @@ def predict_photos(
     settings |= {"weights": hash_saved(checkpoint)}
     settings |= {"threshold": threshold, "save": list(save), "format": list(formats)}
     settings |= {"skip_bad": skip_bad, **asdict(view), **run.settings()}
-    folder = prepare_out(
-        out,
-        settings,
-        resume="last" if resume else None,
-        overwrite=run.overwrite,
-        inputs=["weights"],
-    )
+    folder = prepare_out(out, settings, resume=resume, overwrite=run.overwrite, inputs=["weights"])
     rows: list[dict[str, Any]] = []
     names = name_outputs((path.stem for path in paths), empty="photograph")
     for path, name in track(list(zip(paths, names, strict=True)), "photographs"):
@@ -119,7 +113,7 @@ def predict_photos(
             "skipped_photographs": len(bad),
             "called_forged": None if image is FIXED else sum(r["says"] == "forged" for r in rows),
         },
-        settings={**settings, "trained by": config.get("made_by")},
+        settings={**settings, "made_by": config.get("made_by")},
         limits=LIMITS,
         data_hash=hash_files([Path(row["path"]) for row in rows]),
         device=describe_device(localizer.device),

@@ -99,13 +99,13 @@ def synthesize(
         raise ValueError("diffusers engines work in one process; set num_workers to 0")
     places = [images] if isinstance(images, str | Path) else list(images)
     _check_places(places, out)
-    check_out(
-        out, resume="last" if resume else None, overwrite=overwrite, go_on="--resume", keep=places
-    )
+    models = [engine.partition(":")[2] for engine in recipe.engines]
+    keep = [*places, recipe.mask_folder, *models]
+    check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=keep)
     photos = _distinct(_without_masks(find_images(places)))
     split = split_sources(photos, {"val": val_fraction, "test": test_fraction}, seed=recipe.seed)
     settings = _settings(recipe, photos, per_image, val_fraction, test_fraction, skip_bad)
-    folder = prepare_out(out, settings, resume="last" if resume else None, overwrite=overwrite)
+    folder = prepare_out(out, settings, resume=resume, overwrite=overwrite)
     items = [
         Item(photo, source, number, split[source], f"{_stem(photo, source)}_{number:03d}")
         for source, photo in photos.items()

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from papercommons.checkpoint import read_torch_file
-from papercommons.cli import RunOptions, leave_process_group
+from papercommons.cli import FloatRunOptions, leave_process_group
 from papercommons.errors import DataError
 from papercommons.files import is_first_process
 from papercommons.metrics.localization import PROTOCOLS
@@ -56,7 +56,7 @@ def train_network(
     parts: PartOptions,
     network: NetworkOptions,
     recipe: RecipeOptions,
-    run: RunOptions,
+    run: FloatRunOptions,
 ) -> Result | None:
     """Train a network, judge it, write the run's folder, and return the result.
 
@@ -135,8 +135,7 @@ def train_network(
         return None
     device = compute_device(run)
     way, size = way_of(ViewOptions(), {"fit": values["fit"], "size": values["size"]})
-    precision = "32-true" if run.precision == "64-true" else run.precision
-    localizer = Localizer(model, way=way, size=size, device=device, precision=precision)
+    localizer = Localizer(model, way=way, size=size, device=device, precision=run.precision)
     read = partial(
         read_sample, missing_mask=options.missing_mask, resize_masks=options.resize_masks
     )

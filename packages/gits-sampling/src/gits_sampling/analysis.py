@@ -251,31 +251,6 @@ def pca_reconstruction(states: Tensor, *, components: int = 5) -> Reconstruction
     return Reconstruction(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def procrustes_align(points: Tensor, target: Tensor) -> Tensor:
-    """Return the points turned (or mirrored) onto the target: A O with the least ``|A O - B|``.
-
-    O = U V^T of the singular value decomposition of A^T B; the analyzer's notebook transposes V
-    once too often.
-
-    Args:
-        points: A, float, shape (..., N, k).
-        target: B, shape (N, k) or (..., N, k).
-
-    Returns:
-        Shape of the points.
-
-    Raises:
-        ValueError: the shapes do not match.
-    """
-    if points.ndim < 2 or points.shape[-2:] != target.shape[-2:]:
-        raise ValueError(
-            "points and target must be (..., N, k) with the same N and k, "
-            f"got {tuple(points.shape)} and {tuple(target.shape)}"
-        )
-    u, _, vh = torch.linalg.svd(points.mT @ target, full_matrices=False)
-    return points @ (u @ vh)
-
-
 def central_trajectories(coordinates: Tensor, *, keep: float = 0.8) -> Tensor:
     """Return which trajectories to draw: the middle ones by ``sum(PC1^2 + 10 PC2^2)``.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from papercommons.checks import check_at_least
 from papercommons.cli import ComputeOptions, RunOptions, program
 from papercommons.errors import DataError
-from papercommons.files import check_out
+from papercommons.files import check_file_out, check_out
 from papercommons.report import Result
 
 from gits_sampling.options import (
@@ -74,7 +75,7 @@ def fit(
         raise ValueError(f"--afs is for solvers of one call a step; {solver} would cost one more")
     if form.thresholding and solver not in ("dpmpp", "unipc"):
         raise ValueError(f"--thresholding is for dpmpp and unipc, not for {solver}")
-    check_out(out, overwrite=run.overwrite, keep=_there(model))
+    check_out(out, overwrite=run.overwrite, keep=[model, about.prompts_file])
     from gits_sampling.fitting import fit_model
 
     return fit_model(
@@ -142,7 +143,7 @@ def sample(
     chosen = numbers(seeds, "--seeds")
     if max(chosen) >= 2**32:
         raise ValueError(f"--seeds must be < 2^32, got {max(chosen)}")
-    check_out(out, overwrite=run.overwrite, keep=_there(model, schedule))
+    check_out(out, overwrite=run.overwrite, keep=[model, schedule, about.prompts_file])
     from gits_sampling.sampling import sample_model
 
     return sample_model(
@@ -198,11 +199,10 @@ def compare(
             f"--nfe {max(wanted)} needs as many steps and a grid of {search.teacher_points} points "
             f"has {search.teacher_points - 1}; take fewer, or more --teacher-points"
         )
-    if evaluate < 2:
-        raise ValueError(f"--evaluate must be >= 2, got {evaluate}")
+    check_at_least(2, evaluate=evaluate)
     names = None if schedules is None else [schedule_name(name) for name in schedules]
     asked = [name.strip().replace("-", " ") for name in solvers]
-    check_out(out, overwrite=run.overwrite, keep=_there(model))
+    check_out(out, overwrite=run.overwrite, keep=[model, about.prompts_file])
     from gits_sampling.comparing import compare_model
 
     return compare_model(model, wanted, asked, names, evaluate, out, about, search, form, run)
@@ -236,10 +236,8 @@ def analyze(
         run: where and how to compute.
     """
     check_model(model)
-    if points < 7:
-        raise ValueError(f"--points must be >= 7, got {points}")
-    if samples < 1:
-        raise ValueError(f"--samples must be >= 1, got {samples}")
+    check_at_least(7, points=points)
+    check_at_least(1, samples=samples)
     if window < 7 or window % 2 == 0:
         raise ValueError(f"--window must be odd and >= 7, got {window}")
     if curvature_points and curvature_points < window:
@@ -249,7 +247,7 @@ def analyze(
         )
     if data is not None and data != "digits" and not Path(data).exists():
         raise DataError(f"{data}: no such folder or file; give digits, a folder or an .npz file")
-    check_out(out, overwrite=run.overwrite, keep=_there(model, data))
+    check_out(out, overwrite=run.overwrite, keep=[model, data, about.prompts_file])
     from gits_sampling.analyzing import analyze_model
 
     return analyze_model(model, points, samples, curvature_points, window, data, out, about, run)
@@ -287,8 +285,8 @@ def export(
     suffix = ".txt" if to == "comfyui" else ".json"
     if out is not None and Path(out).suffix != suffix:
         raise ValueError(f"--out must end in {suffix} for {to}, got {out}")
-    if out is not None and Path(out).exists() and not overwrite:
-        raise DataError(f"{out}: the file exists; pass --overwrite, or another --out")
+    if out is not None:
+        check_file_out(out, overwrite=overwrite, keep=[schedule, model])
     from gits_sampling.exporting import export_schedule
 
     return export_schedule(schedule, to, model, end, out)
@@ -321,21 +319,10 @@ def train(
     if data != "digits" and not Path(data).exists():
         raise DataError(f"{data}: no such folder or file; give digits, a folder or an .npz file")
     wanted = [] if nfe is None else budgets(nfe, solver, search.teacher_points)
-    check_out(
-        out,
-        resume=run.resume,
-        overwrite=run.overwrite,
-        go_on="--resume last",
-        keep=_there(data),
-    )
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=[data])
     from gits_sampling.network_training import train_network
 
     return train_network(data, wanted, solver, out, network, search, run)
-
-
-def _there(*paths: str | None) -> list[str]:
-    """Return those that exist, which --overwrite must not delete."""
-    return [path for path in paths if path is not None and Path(path).exists()]
 
 
 main_fit = program(fit, "gits-sampling-fit")

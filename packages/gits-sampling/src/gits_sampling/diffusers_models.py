@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from papercommons.errors import DataError, nearest, reason
+from papercommons.errors import DataError, missing_library, nearest, reason
 from papercommons.files import refuse_code
 from torch import Tensor, nn
 
@@ -160,9 +160,8 @@ def _parts(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Any]:
     try:
         import diffusers
     except ImportError as error:
-        raise DataError(
-            f"{folder}: needs diffusers, which is not installed; "
-            "pip install 'gits-sampling[diffusers]'"
+        raise missing_library(
+            f"{folder}: this model", "diffusers", "gits-sampling[diffusers]"
         ) from error
     refuse_code(folder)
     options: dict[str, Any] = {"local_files_only": True}

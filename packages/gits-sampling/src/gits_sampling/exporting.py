@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from papercommons.errors import DataError
+from papercommons.errors import DataError, missing_library
 from papercommons.files import write_json, write_text
 from papercommons.report import Result
 
@@ -93,9 +93,7 @@ def diffusers_values(schedule: Schedule, folder: str) -> dict[str, Any]:
     try:
         import diffusers
     except ModuleNotFoundError as error:
-        raise DataError(
-            'needs diffusers, which is not installed; pip install "gits-sampling[diffusers]"'
-        ) from error
+        raise missing_library("--to diffusers", "diffusers", "gits-sampling[diffusers]") from error
     from gits_sampling.diffusers_models import scheduler_beside
     from gits_sampling.diffusers_schedulers import vp_timesteps
 

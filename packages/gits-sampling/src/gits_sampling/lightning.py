@@ -127,8 +127,6 @@ class GITSModule(LightningModule):
         self.schedule = self.named_schedule("polynomial 7", nfe=36, solver="heun")
         self.train_loss = MeanMetric(nan_strategy="disable")  # a loss that is not finite must show
 
-    # training
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one batch; noise comes from torch's global generator."""
         images, labels = self._images_and_labels(batch)
@@ -213,8 +211,6 @@ class GITSModule(LightningModule):
         state = checkpoint["gits_sampling"]
         self.images_seen = state["images_seen"]
         self.schedule = Schedule(**state["schedule"])
-
-    # sampling
 
     def denoiser(
         self, *, ema: bool = True, labels: Labels = None, guidance: float = 1.0

@@ -203,12 +203,8 @@ def _from_training(
     path: Path, prediction: str | None, guided: dict[str, Any], device: torch.device
 ) -> _Found:
     """Return the averaged network of a `GITSModule`."""
-    try:
-        from gits_sampling.saved import load_network
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"{path}: needs {error.name}, which is not installed; pip install {error.name}"
-        ) from error
+    from gits_sampling.saved import load_network
+
     _refuse(str(path), prediction=prediction, negative=guided["negative"])
     module = load_network(path).requires_grad_(False).to(device)
     given = guided["condition"]

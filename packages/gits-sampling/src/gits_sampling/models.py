@@ -215,9 +215,6 @@ def digits_empirical() -> EmpiricalDenoiser:
 
     Returns:
         Trailing shape (1, 8, 8).
-
-    Raises:
-        ModuleNotFoundError: scikit-learn is not installed.
     """
     return EmpiricalDenoiser(_digits()[0])
 
@@ -229,9 +226,6 @@ def digits_gauss10() -> GaussianMixtureDenoiser:
 
     Returns:
         Trailing shape (1, 8, 8).
-
-    Raises:
-        ModuleNotFoundError: scikit-learn is not installed.
     """
     images, labels = _digits()
     classes = [images[labels == digit] for digit in range(10)]

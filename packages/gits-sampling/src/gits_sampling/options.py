@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from papercommons.checks import check_at_least, check_fraction, check_positive
 from papercommons.errors import DataError, nearest
 
 Solver = Literal["euler", "heun", "dpm", "ipndm", "ipndm_v", "deis", "dpmpp", "unipc"]
@@ -60,19 +61,21 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         low, high = self.sigma_min, self.sigma_max
-        for name, value in (("sigma-min", low), ("sigma-max", high)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"--{name} must be > 0 and finite, got {value:g}")
+        check_positive(sigma_min=low, sigma_max=high)
         if low is not None and high is not None and low >= high:
             raise ValueError(f"--sigma-min must be < --sigma-max, got {low:g} and {high:g}")
         if self.shape is not None and (not self.shape or min(self.shape) < 1):
             raise ValueError(f"--shape must be integers >= 1, got {self.shape}")
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be >= 1, got {self.batch_size}")
+        check_at_least(1, batch_size=self.batch_size)
         if self.prompts is not None and self.labels:
             raise ValueError("--prompts and --labels exclude each other; give one")
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise ValueError(f"--guidance must be finite, got {self.guidance}")
+
+    @property
+    def prompts_file(self) -> str | None:
+        """The file of --prompts, where it is one."""
+        return self.prompts if self.prompts and self.prompts.endswith(".txt") else None
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,9 @@ class SearchOptions:
     held_out: int = 128
 
     def __post_init__(self) -> None:
-        if self.teacher_points < 2:
-            raise ValueError(f"--teacher-points must be >= 2, got {self.teacher_points}")
-        if self.warmup < 1:
-            raise ValueError(f"--warmup must be >= 1, got {self.warmup}")
-        if self.held_out < 2:
-            raise ValueError(f"--held-out must be >= 2, got {self.held_out}")
-        if not 0 < self.rho < math.inf:
-            raise ValueError(f"--rho must be > 0, got {self.rho:g}")
+        check_at_least(2, teacher_points=self.teacher_points, held_out=self.held_out)
+        check_at_least(1, warmup=self.warmup)
+        check_positive(rho=self.rho)
 
 
 @dataclass(frozen=True)
@@ -157,14 +155,11 @@ class NetworkOptions:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 8), ("size", 4), ("epochs", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"--{name.replace('_', '-')} must be >= {least}, got {value}")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise ValueError(f"--lr must be > 0, got {self.lr:g}")
-        if not 0 <= self.val_fraction < 1:
-            raise ValueError(f"--val-fraction must be in [0, 1), got {self.val_fraction:g}")
+        check_at_least(8, width=self.width)
+        check_at_least(4, size=self.size)
+        check_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        check_positive(lr=self.lr)
+        check_fraction("[0, 1)", val_fraction=self.val_fraction)
 
 
 def numbers(text: str, option: str, *, least: int = 0) -> list[int]:

@@ -104,7 +104,7 @@ def read_conditions(options: ModelOptions) -> list[str] | list[int] | None:
     """
     if options.prompts is None:
         return options.labels or None
-    if not options.prompts.endswith(".txt"):
+    if options.prompts_file is None:
         return [options.prompts]
     try:
         text = Path(options.prompts).read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from papercommons.checks import check_at_least
 from papercommons.errors import DataError, nearest
 
 from multi_edits.baselines import Img2ImgSettings, LeditsSettings, Masks
@@ -43,8 +44,7 @@ class BaselineOptions:
     img2img_guidance: float = 7.5
 
     def __post_init__(self) -> None:
-        if self.baseline_steps is not None and self.baseline_steps < 2:
-            raise ValueError(f"--baseline-steps must be >= 2, got {self.baseline_steps}")
+        check_at_least(2, baseline_steps=self.baseline_steps)
         for prefix, make in (("ledits", self.ledits), ("img2img", self.img2img)):
             try:
                 make()
@@ -96,9 +96,3 @@ def choose_records(
         first = next((str(defect) for defect in benchmark.defects if defect.fatal), "none is there")
         raise DataError(f"{benchmark.path}: no record can be edited: {first}")
     return tuple(chosen[:limit])
-
-
-def check_count(value: int | None, option: str) -> None:
-    """Raise ValueError for a number below 1."""
-    if value is not None and value < 1:
-        raise ValueError(f"{option} must be >= 1, got {value}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.data.images import read_image
-from papercommons.errors import DataError, reason
+from papercommons.errors import DataError, missing_library, reason
 
 MAX_IMAGE_BYTES = 100_000_000
 _ORIENTATION = 0x0112  # of EXIF
@@ -112,9 +112,7 @@ def _reading(file: Path) -> Iterator[Any]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise DataError(
-            f"{file}: parquet files need pyarrow; pip install 'multi-edits[benchmark]'"
-        ) from None
+        raise missing_library(f"{file}: parquet", "pyarrow", "multi-edits[parquet]") from None
     try:
         with ParquetFile(file) as parquet:
             yield parquet

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from papercommons.cli import RunOptions, program
+from papercommons.checks import check_at_least, check_port, check_seed
+from papercommons.cli import FloatRunOptions, program
 from papercommons.files import check_out
 from papercommons.report import Result
 from papercommons.text_to_image.options import SceneModelOptions
 
-from multi_edits.batch_options import (
-    BaselineOptions,
-    Method,
-    Save,
-    check_count,
-    choose_records,
-)
+from multi_edits.batch_options import BaselineOptions, Method, Save, choose_records
 from multi_edits.benchmark import open_benchmark
 from multi_edits.earlier import read_earlier
 from multi_edits.edited_sets import name_sets
@@ -27,8 +22,6 @@ from multi_edits.options import (
     ModelOptions,
     SceneSetOptions,
     check_image,
-    check_seed,
-    existing,
 )
 from multi_edits.reading import read_groups, read_masks, wanted_edits
 from multi_edits.words import strip_brackets
@@ -76,15 +69,14 @@ def edit(
         where: where the model runs.
     """
     check_seed(seed)
-    if keep < 0:
-        raise ValueError(f"--keep must be >= 0, got {keep}")
+    check_at_least(0, keep=keep)
     if keep and (groups is None or not Path(groups).is_dir()):
         raise ValueError("--keep needs --groups with the --out folder of an earlier run")
     if keep and (method.mode != "parallel" or method.compat != "paper"):
         raise ValueError("--keep needs --mode parallel, and --compat paper")
     size = check_image(image)
     files = [part.rpartition("=")[2] for part in mask or []]
-    check_out(out, overwrite=overwrite, keep=existing(model, image, edits, groups, *files))
+    check_out(out, overwrite=overwrite, keep=[model, image, edits, groups, *files])
     check_model(model)
     wanted = wanted_edits(source, target, edits, strength or [])
     given = None if groups is None else read_groups(groups, wanted)
@@ -139,7 +131,7 @@ def group(
     """
     check_seed(seed)
     check_image(image)
-    check_out(out, overwrite=overwrite, keep=existing(model, image, edits))
+    check_out(out, overwrite=overwrite, keep=[model, image, edits])
     check_model(model)
     wanted = wanted_edits(source, target, edits)
     from multi_edits.edit_command import group_picture
@@ -159,7 +151,7 @@ def train(
     *,
     out: str = "runs/multi-edits-train",
     options: SceneModelOptions = SceneModelOptions(),
-    run: RunOptions = RunOptions(),
+    run: FloatRunOptions = FloatRunOptions(),
 ) -> Result:
     """Train a tiny text-to-image model on made-up scenes, where the truth is known.
 
@@ -171,8 +163,6 @@ def train(
         options: the scenes and the training.
         run: how to run.
     """
-    if run.precision == "64-true":
-        raise ValueError("--precision 64-true is not for these models; take 32-true or bf16-mixed")
     if not run.dry_run:
         check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last")
     from multi_edits.training import train_model
@@ -219,8 +209,7 @@ def demo(
         where: where the model runs.
     """
     check_model(model)
-    if not 1 <= port <= 65535:
-        raise ValueError(f"--port must be 1 to 65535, got {port}")
+    check_port(port)
     from multi_edits.demo import serve
 
     serve(model, host, port, where)
@@ -267,11 +256,10 @@ def predict(
         where: where the model runs.
     """
     check_seed(seed)
-    check_count(limit, "--limit")
+    check_at_least(1, limit=limit)
     if where.offload and method != "multi-edits":
         raise ValueError(f"--offload is not for --method {method}")
-    going = "last" if resume else None
-    check_out(out, resume=going, overwrite=overwrite, go_on="--resume", keep=existing(model, data))
+    check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=[model, data])
     check_model(model)
     benchmark = open_benchmark(data, strict=strict)
     records = choose_records(benchmark, categories, limit)
@@ -340,16 +328,14 @@ def evaluate(
         accelerator: where the metrics' networks run.
     """
     check_seed(seed)
-    check_count(limit, "--limit")
-    if bootstrap < 10:
-        raise ValueError(f"--bootstrap must be >= 10, got {bootstrap}")
+    check_at_least(1, limit=limit)
+    check_at_least(10, bootstrap=bootstrap)
     if resume and out is None:
         raise ValueError("--resume goes on with the run in --out; give it")
     folders = name_sets(edited)
     if out is not None:
-        going = "last" if resume else None
-        keep = [data, *map(str, folders.values()), *existing(clip, dino, lpips)]
-        check_out(out, resume=going, overwrite=overwrite, go_on="--resume", keep=keep)
+        keep = [data, *folders.values(), clip and clip.rpartition("=")[2], dino, lpips]
+        check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=keep)
     benchmark = open_benchmark(data, border=border, strict=strict)
     records = choose_records(benchmark, categories, limit)
     from multi_edits.evaluating import evaluate_edits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from papercommons.checks import check_seed
 from papercommons.demo import check_gradio, show_page
 from papercommons.pictures import enlarge
 from PIL import Image
@@ -12,7 +13,7 @@ from PIL import Image
 from multi_edits.drawing import branch_labels
 from multi_edits.editing import LIMITS, EditRequest, edit_image, edit_rows
 from multi_edits.opening import open_pipeline
-from multi_edits.options import GroupOptions, MethodOptions, ModelOptions, check_seed
+from multi_edits.options import GroupOptions, MethodOptions, ModelOptions
 from multi_edits.pipeline import MODES, MultiEditsPipeline
 from multi_edits.reading import wanted_edits
 

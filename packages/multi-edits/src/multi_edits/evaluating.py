@@ -125,12 +125,11 @@ def evaluate_edits(
     }
     folder = None
     if settings["out"] is not None:
-        going = "last" if resume else None
         changing = ("limit", "categories", "bootstrap", "sort_by", "seed")
         folder = prepare_out(
             settings["out"],
             settings,
-            resume=going,
+            resume=resume,
             overwrite=overwrite,
             may_change=changing,
             inputs=["weights", "truth"],
@@ -167,7 +166,7 @@ def evaluate_edits(
         notes=[*_unavailable_notes(models), *defect_notes(defects)],
     )
     if folder is not None:
-        _write(folder, result, defects, tables, _gallery(common, sets, tables, sort_by, truths))
+        _write(folder, result, defects, tables, _gallery(common, sets, tables, sort_by))
     return result
 
 
@@ -231,7 +230,6 @@ def _gallery(
     sets: Sequence[EditedSet],
     tables: Tables,
     sort_by: str | None,
-    truths: Mapping[str, SceneTruth],
 ) -> Gallery:
     column = tables.sorting(sort_by)
     entries = []

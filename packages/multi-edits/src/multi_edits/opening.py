@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from papercommons.cli import show_progress
-from papercommons.errors import DataError
+from papercommons.errors import missing_library
 
 from multi_edits.options import ModelOptions
 from multi_edits.pipeline import MultiEditsPipeline
@@ -59,7 +59,7 @@ def open_pipeline(model: str, options: ModelOptions) -> MultiEditsPipeline:
     """
     device = compute_device(options)
     if options.offload and importlib.util.find_spec("accelerate") is None:
-        raise DataError("--offload needs accelerate; run: pip install accelerate")
+        raise missing_library("--offload", "accelerate", "multi-edits[offload]")
     quieten()
     more: dict[str, Any] = {} if options.variant is None else {"variant": options.variant}
     pipe = MultiEditsPipeline.from_pretrained(model, dtype=weights_dtype(options, device), **more)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from papercommons.checks import check_at_least, check_fraction
 from papercommons.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -84,15 +85,13 @@ class MethodOptions:
     compat: Literal["paper", "reference"] = "paper"
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise ValueError(f"--steps must be >= 2, got {self.steps}")
-        _check_shares(self, "cross_ratio", "self_ratio", "thresh_edit", "chain_start")
-        for name in ("guidance", "source_guidance"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{_flag(name)} must be a number >= 0, got {value}")
-        if self.map_level is not None and self.map_level < 0:
-            raise ValueError(f"--map-level must be >= 0, got {self.map_level}")
+        check_at_least(2, steps=self.steps)
+        check_at_least(0, map_level=self.map_level)
+        check_fraction("[0, 1]", cross_ratio=self.cross_ratio, self_ratio=self.self_ratio)
+        check_fraction("[0, 1]", thresh_edit=self.thresh_edit, chain_start=self.chain_start)
+        for name, value in (("", self.guidance), ("source-", self.source_guidance)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"--{name}guidance must be a number >= 0, got {value}")
         if self.compat == "reference" and self.mode == "per-word":
             raise ValueError("--compat reference is of several branches; add --mode parallel")
         if self.compat == "reference" and self.layout is False:
@@ -136,9 +135,10 @@ class GroupOptions:
     order: Literal["rigid-first", "non-rigid-first"] = "rigid-first"
 
     def __post_init__(self) -> None:
-        if self.group_steps < 2:
-            raise ValueError(f"--group-steps must be >= 2, got {self.group_steps}")
-        _check_shares(self, "theta", "beta", "group_threshold")
+        check_at_least(2, group_steps=self.group_steps)
+        check_fraction(
+            "[0, 1]", theta=self.theta, beta=self.beta, group_threshold=self.group_threshold
+        )
 
     def grouping(self) -> GroupingSettings:
         """Return the settings of the grouping."""
@@ -172,8 +172,7 @@ class SceneSetOptions:
     size: int = 32
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"--count must be >= 1, got {self.count}")
+        check_at_least(1, count=self.count)
         if not self.edits or min(self.edits) < 1 or max(self.edits) > MOST_SCENE_EDITS:
             raise ValueError(f"--edits must be 1 to {MOST_SCENE_EDITS} each, got {self.edits}")
         if self.size < 16 or self.size % 8:
@@ -194,12 +193,6 @@ class SceneSetOptions:
         return list(SCENE_KINDS[self.scenes]) if self.kinds is None else list(self.kinds)
 
 
-def check_seed(seed: int) -> None:
-    """Raise ValueError unless a seed is possible."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be in [0, 2^32), got {seed}")
-
-
 def check_image(image: str) -> tuple[int, int]:
     """Return width and height of an image, upright.
 
@@ -212,18 +205,3 @@ def check_image(image: str) -> tuple[int, int]:
         raise DataError(f"{image}: no such file; --image takes a picture")
     width, height = read_image(image).size
     return width, height
-
-
-def existing(*paths: str | None) -> list[str]:
-    """Return those that exist, which --overwrite must not delete."""
-    return [path for path in paths if path is not None and Path(path).exists()]
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _check_shares(options: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(options, name) <= 1:
-            raise ValueError(f"{_flag(name)} must be in [0, 1], got {getattr(options, name)}")

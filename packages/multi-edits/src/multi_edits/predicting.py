@@ -76,7 +76,7 @@ def predict_benchmark(
     folder = prepare_out(
         settings["out"],
         {**settings, "save": save},
-        resume="last" if resume else None,
+        resume=resume,
         overwrite=overwrite,
         may_change=("limit", "categories"),
         inputs=["weights"],

@@ -211,7 +211,7 @@ def _judge(
         )
     import torch
     from papercommons.metrics.bootstrap import group_weights
-    from papercommons.metrics.ranking import weighted_auc
+    from papercommons.metrics.roc import weighted_auc
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.tree import DecisionTreeClassifier
 

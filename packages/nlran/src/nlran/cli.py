@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from papercommons.checks import check_at_least, check_fraction, check_seed
 from papercommons.cli import ComputeOptions, DeviceOptions, RunOptions, program
 from papercommons.errors import DataError
 from papercommons.files import check_out, find_saved
@@ -55,7 +56,8 @@ def train(
         training: the recipe.
         run: how to run.
     """
-    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=[data])
+    keep = [data, scans.manifest, preparation.lung_mask]
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
     if preparation.size is not None and preparation.size[0] == 0 and network.model != "covnet":
         raise ValueError(f"--size with depth 0 is for covnet; {network.model} needs a depth")
     found = open_scans(data, scans)
@@ -93,10 +95,10 @@ def evaluate(
     """
     check_data(data)
     find_saved(checkpoint)
-    if not 0 < specificity < 1:
-        raise ValueError(f"--specificity must be in (0, 1), got {specificity}")
+    check_at_least(1, batch_size=batch_size)
+    check_fraction("(0, 1)", specificity=specificity)
     if out is not None:
-        check_out(out, overwrite=run.overwrite, keep=[checkpoint, data])
+        check_out(out, overwrite=run.overwrite, keep=[checkpoint, data, scans.manifest])
     from nlran.judging import evaluate_network
 
     return evaluate_network(data, checkpoint, split, out, scans, batch_size, specificity, run)
@@ -128,13 +130,8 @@ def predict(
     if not scans:
         raise DataError("give scans or folders, e.g. nlran-predict scan.nii.gz --checkpoint runs/x")
     find_saved(checkpoint)
-    check_out(
-        out,
-        resume="last" if resume else None,
-        overwrite=run.overwrite,
-        go_on="--resume",
-        keep=[checkpoint, *scans],
-    )
+    keep = [checkpoint, reading.lung_mask, *scans]
+    check_out(out, resume=resume, overwrite=run.overwrite, go_on="--resume", keep=keep)
     from nlran.predicting import predict_scans
 
     return predict_scans(scans, checkpoint, out, maps, reading, resume, run)
@@ -169,14 +166,14 @@ def explain(
     if not scans:
         raise DataError("give scans or folders, e.g. nlran-explain ct/ --checkpoint runs/x")
     find_saved(checkpoint)
-    if steps < 0:
-        raise ValueError(f"--steps must be >= 0, got {steps}")
+    check_at_least(0, steps=steps)
     if masks is not None and not Path(masks).is_dir():
         raise DataError(f"{masks}: no such folder; --masks takes a folder of lesion masks")
     if slices is not None and not Path(slices).is_file():
         raise DataError(f"{slices}: no such file; --slices takes a JSON file")
     if out is not None:
-        check_out(out, overwrite=run.overwrite, keep=[checkpoint, *scans])
+        keep = [checkpoint, masks, slices, reading.lung_mask, *scans]
+        check_out(out, overwrite=run.overwrite, keep=keep)
     from nlran.localizing import explain_scans
 
     return explain_scans(scans, checkpoint, masks, slices, out, steps, reading, run)
@@ -207,11 +204,11 @@ def audit(
         allow_gaps: fill in slices missing from a DICOM series instead of refusing it.
         overwrite: empty --out first if it holds an earlier run.
     """
+    check_seed(seed)
     check_data(data)
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit must be >= 1, got {limit}")
+    check_at_least(1, limit=limit)
     if out is not None:
-        check_out(out, overwrite=overwrite, keep=[data])
+        check_out(out, overwrite=overwrite, keep=[data, manifest])
     from nlran.audit import audit as audit_scans
 
     return audit_scans(
@@ -256,8 +253,9 @@ def phantoms(
         seed: another seed gives other phantoms.
         overwrite: empty --out first if it holds an earlier run.
     """
-    if count < 3:
-        raise ValueError(f"--count must be >= 3, got {count}")
+    check_seed(seed)
+    check_at_least(3, count=count)
+    check_at_least(16, size=size)
     check_out(out, overwrite=overwrite)
     from papercommons.files import prepare_out
 

@@ -129,8 +129,8 @@ class CTData(LightningDataModule):
         window: in HU.
         lung_mask: none, auto, or a folder of masks.
         split: see `split_scans`, like the next two.
-        val: share held out to choose with.
-        test: share held out to judge by.
+        val_fraction: share held out to choose with.
+        test_fraction: share held out to judge by.
         seed: of splits, order and augmentation.
         augment: whether training volumes are changed at random, see `augment`.
         flip: whether that includes left-right flips.
@@ -175,8 +175,8 @@ class CTData(LightningDataModule):
         window: tuple[float, float] = (-1000.0, 400.0),
         lung_mask: str = "none",
         split: SplitBy = "patient",
-        val: float = 0.1,
-        test: float = 0.1,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
         seed: int = 0,
         augment: bool = True,
         flip: bool = True,
@@ -212,7 +212,9 @@ class CTData(LightningDataModule):
             scans = self.prepared.scans = scans.without(self._find_bad())
         self.scans, self.skipped = scans, list(scans.skipped)
         self.classes = list(scans.classes)
-        self.splits = split_scans(scans, by=split, val=val, test=test, seed=seed)
+        self.splits = split_scans(
+            scans, by=split, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+        )
         self.split_notes = split_notes(scans, self.splits)
         for note in self.split_notes:
             log.warning("%s", note)

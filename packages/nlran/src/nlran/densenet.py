@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from papercommons.errors import DataError
+from papercommons.errors import missing_library
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,9 +31,7 @@ class DenseNet3d(nn.Module):
         try:
             from monai.networks.nets.densenet import DenseNet121
         except ImportError:
-            raise DataError(
-                "densenet121 needs MONAI, which is not installed; run pip install 'nlran[monai]'"
-            ) from None
+            raise missing_library("densenet121", "MONAI", "nlran[monai]") from None
         network = DenseNet121(spatial_dims=3, in_channels=1, out_channels=num_classes)
         self.trunk, self.head = network.features, network.class_layers[-1]
 

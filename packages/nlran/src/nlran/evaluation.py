@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from papercommons.metrics.bootstrap import group_weights
-from papercommons.metrics.ranking import weighted_auc
+from papercommons.metrics.calibration import weighted_ece
+from papercommons.metrics.roc import weighted_auc
 from papercommons.report import Section, figure_png
 from sklearn.metrics import roc_curve
 from torch import Tensor
-
-BINS = 15
 
 
 def classification_numbers(
@@ -62,16 +61,8 @@ def classification_numbers(
         "weighted_precision": (precision.nan_to_num() * share).sum(1),
         "weighted_f1": (f1.nan_to_num() * share).sum(1),
         "nll": (weights * -true.clamp(min=1e-12).log()).sum(1) / total,
-        "ece": _calibration_error(probabilities, answer == target, weights),
+        "ece": torch.from_numpy(weighted_ece(probabilities.amax(1), answer == target, weights)),
     }
-
-
-def _calibration_error(probabilities: Tensor, right: Tensor, weights: Tensor) -> Tensor:
-    confidence = probabilities.amax(1)
-    place = (confidence * BINS).ceil().long().sub(1).clamp(0, BINS - 1).expand_as(weights)
-    gap = torch.zeros(len(weights), BINS, dtype=torch.double)
-    gap = gap.scatter_add(1, place, weights * (right.double() - confidence))
-    return gap.abs().sum(1) / weights.sum(1)
 
 
 def classification_report(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from papercommons.metrics.roc import binary_auc
 
 SCORES = ("pointing", "top_k_iou", "energy_inside", "average_precision")
 
@@ -127,19 +128,15 @@ def slice_auc(heat: ArrayLike, infected: ArrayLike) -> float:
     Raises:
         ValueError: the shapes do not agree.
     """
-    from sklearn.metrics import roc_auc_score
-
     heat, infected = np.asarray(heat), np.asarray(infected, dtype=bool)
     if heat.ndim != 3 or infected.shape != heat.shape[:1]:
         raise ValueError(
             f"the map must be (D, H, W) and infected (D,), got {heat.shape} and {infected.shape}"
         )
-    if infected.all() or not infected.any():
-        return np.nan
     means = heat.mean((1, 2))
     if np.ptp(means) <= 1e-6 * np.abs(means).max():
         return np.nan
-    return float(roc_auc_score(infected, means))
+    return binary_auc(means, infected)
 
 
 def random_map(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:

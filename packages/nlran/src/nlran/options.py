@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from papercommons.checks import check_at_least, check_fraction, check_held_out, check_positive
 from papercommons.errors import DataError
 
 from nlran.networks import VARIED, check_name
@@ -36,8 +37,7 @@ class ScanOptions:
     def __post_init__(self) -> None:
         if self.manifest is not None and not Path(self.manifest).is_file():
             raise DataError(f"{self.manifest}: no such file; --manifest takes a CSV file")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"--limit must be >= 1, got {self.limit}")
+        check_at_least(1, limit=self.limit)
 
 
 @dataclass(frozen=True)
@@ -134,19 +134,16 @@ class SplitOptions:
         split: patient keeps a patient's scans together (published splits are kept where there are
             any); scan does not, and flatters the numbers; manifest takes the column; none trains
             on everything and tests nothing.
-        val: share of the patients held out to choose best.ckpt.
-        test: share of the patients held out to be tested on.
+        val_fraction: share of the patients held out to choose best.ckpt.
+        test_fraction: share of the patients held out to be tested on.
     """
 
     split: Literal["patient", "scan", "manifest", "none"] = "patient"
-    val: float = 0.1
-    test: float = 0.1
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        if not (min(self.val, self.test) >= 0 and self.val + self.test < 1):
-            raise ValueError(
-                f"--val and --test must be >= 0 and sum to less than 1, got {self.val}, {self.test}"
-            )
+        check_held_out(self.val_fraction, self.test_fraction)
 
 
 @dataclass(frozen=True)
@@ -184,8 +181,7 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         check_name(self.model)
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError(f"--dropout must be in [0, 1), got {self.dropout}")
+        check_fraction("[0, 1)", dropout=self.dropout)
         if self.stem_stride is not None and (
             len(self.stem_stride) != 3 or min(self.stem_stride) < 1
         ):
@@ -252,3 +248,9 @@ class TrainingOptions:
     augment: bool = True
     flip: bool = True
     cache: str | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        check_positive(lr=self.lr)
+        check_fraction("[0, 1)", warmup=self.warmup, label_smoothing=self.label_smoothing)
+        check_at_least(0, patience=self.patience, weight_decay=self.weight_decay)

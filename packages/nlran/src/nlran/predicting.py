@@ -91,13 +91,7 @@ def predict_scans(
     if kind not in known:
         raise ValueError(f"--heatmap {kind}: {config['model']} has {', '.join(known)}")
     kinds = [k for k in HEAT_MAPS if k in known and (maps.controls or k == kind)]
-    folder = prepare_out(
-        out,
-        settings,
-        resume="last" if resume else None,
-        overwrite=run.overwrite,
-        inputs=["weights"],
-    )
+    folder = prepare_out(out, settings, resume=resume, overwrite=run.overwrite, inputs=["weights"])
     rows, bad, digests = [], [], []
     names = name_outputs([relative for _, relative in scans])
     for (scan, relative), name in track(list(zip(scans, names, strict=True)), "scans"):
@@ -146,7 +140,7 @@ def predict_scans(
         device=describe_device(device),
         files={
             "predictions": str(folder / "predictions.csv"),
-            "pages and heat maps": str(folder / "scans"),
+            "scans": str(folder / "scans"),
         },
         notes=[RESEARCH_USE, *(f"{row['scan']}: {row['notes']}" for row in rows if row["notes"])]
         + [f"left out: {line}" for line in bad],
@@ -233,10 +227,10 @@ def _write_scan(
         settings={
             "scan": str(found.path),
             "model": config["model"],
-            "trained by": config.get("made_by"),
-            "size seen": list(found.inputs.shape[2:]),
-            "spacing (mm)": [round(s, 3) for s in volume.spacing],
-            "kind of file": volume.kind,
+            "made_by": config.get("made_by"),
+            "input_size": list(found.inputs.shape[2:]),
+            "spacing_mm": [round(s, 3) for s in volume.spacing],
+            "file_kind": volume.kind,
         },
         limits=LIMITS,
         data_hash=digest,

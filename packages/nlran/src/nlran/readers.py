@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from papercommons.errors import DataError, one_line
+from papercommons.errors import DataError, missing_library, one_line
 
 from nlran.content import HEADER, pointers
 from nlran.volumes import Stored, Units, check_shape
@@ -84,9 +84,7 @@ def read_metaimage(path: Path, max_bytes: int) -> Stored:
     try:
         import SimpleITK as sitk
     except ImportError:
-        raise DataError(
-            f"{path}: {path.suffix} files need SimpleITK; pip install 'nlran[itk]'"
-        ) from None
+        raise missing_library(f"{path}: a {path.suffix} file", "SimpleITK", "nlran[itk]") from None
     _check_data_file(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))

@@ -84,7 +84,11 @@ def train_network(
     values = _resolve(preparation, network, training, run)
     chosen_scans = found if scans.limit is None else found.limit(scans.limit)
     split_scans(
-        chosen_scans, by=splitting.split, val=splitting.val, test=splitting.test, seed=run.seed
+        chosen_scans,
+        by=splitting.split,
+        val_fraction=splitting.val_fraction,
+        test_fraction=splitting.test_fraction,
+        seed=run.seed,
     )
     seed_everything(run.seed)
     cache = training.cache if training.cache is not None or run.dry_run else f"{out}/cache"

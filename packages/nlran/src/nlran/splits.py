@@ -23,8 +23,8 @@ def split_scans(
     scans: ScanSet,
     *,
     by: SplitBy = "patient",
-    val: float = 0.1,
-    test: float = 0.1,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
     seed: int = 0,
 ) -> Splits:
     """Return the places of the scans of train, val and test, ascending.
@@ -38,8 +38,8 @@ def split_scans(
             scan by itself, as the paper did, so that patients with several scans are in training
             and test (`split_notes` says how many); manifest: the published splits, even if they
             leak; none: everything is for training. Published splits without val give it from train.
-        val: share of the patients of each class, in [0, 1); 0: no val split.
-        test: likewise.
+        val_fraction: share of the patients of each class, in [0, 1); 0: no val split.
+        test_fraction: likewise.
         seed: another seed gives another split.
 
     Raises:
@@ -47,18 +47,19 @@ def split_scans(
         DataError: a class has fewer patients than there are splits, published splits are missing,
             or they tear a patient apart (by patient), or copies of a scan fall in two splits.
     """
-    if min(val, test) < 0 or val + test >= 1:
-        raise ValueError(f"val and test must be >= 0 and sum to less than 1, got {val} and {test}")
+    shares = {"val": val_fraction, "test": test_fraction}
+    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
+        raise ValueError(f"shares must be >= 0 and sum to less than 1, got {shares}")
     published = any(scan.split for scan in scans.scans)
     if by == "none":
         return {"train": list(range(len(scans))), "val": [], "test": []}
     if by == "manifest" or (by == "patient" and published):
         splits = _published(scans, by)
-        if not splits["val"] and val > 0:
-            splits |= _divide(scans, splits["train"], _patient, {"val": val}, seed)
+        if not splits["val"] and val_fraction > 0:
+            splits |= _divide(scans, splits["train"], _patient, {"val": val_fraction}, seed)
     else:
         key = _patient if by == "patient" else _path
-        splits = _divide(scans, range(len(scans)), key, {"val": val, "test": test}, seed)
+        splits = _divide(scans, range(len(scans)), key, shares, seed)
     _check_copies(scans, splits)
     return splits
 
@@ -127,8 +128,8 @@ def _divide(
             what = "patients" if key is _patient else "scans"
             raise DataError(
                 f"{scans.root}: class {scans.classes[label]} has {len(members)} {what}, too few "
-                f"for {' and '.join(['train', *wanted])}; add some, set --val or --test to 0, or "
-                "train on everything with --split none"
+                f"for {' and '.join(['train', *wanted])}; add some, set --val-fraction or "
+                "--test-fraction to 0, or train on everything with --split none"
             )
         order = sorted(members, key=lambda k: hashlib.sha256(f"{seed}:{k}".encode()).digest())
         spare = len(order) - len(wanted) - 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from papercommons.checks import check_at_least, check_fraction
 from papercommons.cli import DeviceOptions, RunOptions, program
-from papercommons.errors import DataError, nearest
-from papercommons.files import check_out, find_saved
+from papercommons.errors import DataError
+from papercommons.files import check_file_out, check_out, find_saved
 from papercommons.report import Result
 
 from rld_distill.methods import Method, complete_options
@@ -24,6 +25,8 @@ from rld_distill.sources import parse_data
 from rld_distill.zoo import list_models
 
 log = logging.getLogger("papercommons")
+
+Format = Literal["safetensors", "onnx"]
 
 
 def train(
@@ -56,10 +59,11 @@ def train(
         images: how images are read.
         run: how to run.
     """
-    parse_data(data)
+    _, place = parse_data(data)
     complete_options(method, loss.given())
     check_networks(student, teacher)
-    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last")
+    keep = [place, teacher.teacher, teacher.teacher_checkpoint, teacher_cache]
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
     from papercommons.training import begin_run
 
     from rld_distill import runs
@@ -124,9 +128,9 @@ def teacher(
         images: how images are read.
         run: how to run.
     """
-    parse_data(data)
+    _, place = parse_data(data)
     check_networks(model, TeacherOptions())
-    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last")
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=[place])
     from papercommons.training import begin_run
 
     from rld_distill import runs
@@ -177,13 +181,11 @@ def cache(
         images: how images are read.
         run: where and how to compute.
     """
-    parse_data(data)
+    _, place = parse_data(data)
     options = TeacherOptions(teacher=teacher, teacher_checkpoint=teacher_checkpoint)
     check_networks(None, options, weights_needed=True)
-    if views < 1:
-        raise ValueError(f"--views must be >= 1, got {views}")
-    if Path(out).exists() and not run.overwrite:
-        raise DataError(f"{out}: file exists; pass --overwrite or another --out")
+    check_at_least(1, views=views, top_k=top_k, batch_size=batch_size)
+    check_file_out(out, overwrite=run.overwrite, keep=[place, teacher, teacher_checkpoint])
     from rld_distill.judging import cache_teacher
 
     return cache_teacher(data, options, out, images, run, views, dtype, top_k, batch_size)
@@ -215,12 +217,14 @@ def evaluate(
         skip_bad: leave out images that cannot be read (they are named) instead of stopping.
         run: where and how to compute.
     """
-    parse_data(data)
+    _, place = parse_data(data)
     find_saved(checkpoint)
     if teacher is not None:
         find_saved(teacher)
+    check_at_least(1, batch_size=batch_size)
+    check_fraction("[0, 1)", val_fraction=val_fraction)
     if out is not None:
-        check_out(out, overwrite=run.overwrite, keep=[checkpoint])
+        check_out(out, overwrite=run.overwrite, keep=[place, checkpoint, teacher])
     from rld_distill.judging import evaluate_classifier
 
     return evaluate_classifier(
@@ -254,8 +258,9 @@ def predict(
         )
     paths = find_images(images)
     find_saved(checkpoint)
+    check_at_least(1, batch_size=batch_size)
     if out is not None:
-        check_out(out, overwrite=run.overwrite, keep=[checkpoint])
+        check_out(out, overwrite=run.overwrite, keep=[checkpoint, *images])
     from rld_distill.judging import predict_images
 
     return predict_images(paths, checkpoint, out, batch_size, skip_bad, run)
@@ -291,15 +296,16 @@ def compare(
         images: how images are read.
         run: how to run.
     """
-    parse_data(data)
+    _, place = parse_data(data)
     for method in [*methods, reference]:
         complete_options(method, {})
-    if len(set(seeds)) != len(seeds) or not seeds or any(seed < 0 for seed in seeds):
-        raise ValueError(f"--seeds must be different numbers >= 0, got {seeds}")
-    if tune < 0:
-        raise ValueError(f"--tune must be >= 0, got {tune}")
+    in_range = all(0 <= seed < 2**32 for seed in seeds)
+    if not seeds or len(set(seeds)) != len(seeds) or not in_range:
+        raise ValueError(f"--seeds must be different numbers in [0, 2^32), got {seeds}")
+    check_at_least(0, tune=tune)
     check_networks(student, teacher)
-    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last")
+    keep = [place, teacher.teacher, teacher.teacher_checkpoint]
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
     from rld_distill.comparison import compare_methods
 
     return compare_methods(
@@ -310,27 +316,25 @@ def compare(
 def export(
     *,
     checkpoint: str,
-    out: str,
-    formats: list[str] = ["safetensors", "onnx"],
+    out: str = "runs/rld-distill-export",
+    formats: list[Format] = ["safetensors", "onnx"],
     overwrite: bool = False,
 ) -> Result:
     """Write a trained classifier for use elsewhere; the ONNX file is checked against torch.
 
     Args:
         checkpoint: the --out folder of a run, or a saved classifier.
-        out: new folder.
+        out: new folder for model.safetensors, config.json, README.md, model.onnx and result.json.
         formats: safetensors (with config.json and a model card) and onnx (any batch size).
-        overwrite: replace files in --out.
+        overwrite: empty --out first if it holds an earlier export.
     """
+    if not formats:
+        raise ValueError(f"--formats must name one or more of {', '.join(get_args(Format))}")
     source = find_saved(checkpoint)
-    for name in formats:
-        if name not in ("safetensors", "onnx"):
-            raise ValueError(f"no format {name}{nearest(name, ('safetensors', 'onnx'))}")
-    if Path(out).exists() and any(Path(out).iterdir()) and not overwrite:
-        raise DataError(f"{out}: folder is not empty; pass --overwrite or another --out")
+    check_out(out, overwrite=overwrite, keep=[checkpoint])
     from rld_distill.export import export_classifier
 
-    return export_classifier(source, out, formats)
+    return export_classifier(source, out, formats, overwrite)
 
 
 def models(*, num_classes: int = 100) -> Result:
@@ -339,6 +343,7 @@ def models(*, num_classes: int = 100) -> Result:
     Args:
         num_classes: for the size of the last layer.
     """
+    check_at_least(1, num_classes=num_classes)
     from rld_distill.zoo import create_model
 
     rows = []

@@ -5,21 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from papercommons.files import prepare_out
 from papercommons.onnx_export import check_onnx, write_onnx
 from papercommons.report import Result
 
 from rld_distill.saved import load_classifier
 
 
-def export_classifier(source: Path, out: str, formats: Sequence[str]) -> Result:
+def export_classifier(source: Path, out: str, formats: Sequence[str], overwrite: bool) -> Result:
     """Write the classifier in each format and return what was written.
 
     Args:
         source: folder of a saved classifier.
         out: folder.
         formats: safetensors, onnx.
+        overwrite: empty `out` first.
 
     Raises:
         DataError: the ONNX file would give other answers, or onnx is not installed.
@@ -27,8 +30,8 @@ def export_classifier(source: Path, out: str, formats: Sequence[str]) -> Result:
     network, config = load_classifier(source)
     if "onnx" in formats:
         check_onnx("rld-distill")
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {"checkpoint": str(source), "out": out, "formats": list(formats)}
+    folder = prepare_out(out, settings, overwrite=overwrite)
     files: dict[str, str] = {}
     difference = None
     if "safetensors" in formats:
@@ -49,15 +52,19 @@ def export_classifier(source: Path, out: str, formats: Sequence[str]) -> Result:
             reference=lambda batch: (network(batch),),
         )
         files["onnx"] = str(path)
-    return Result(
+    result = Result(
         package="rld-distill",
         command="rld-distill-export",
         title=f"{config['model']}, {config['num_classes']} classes, exported",
         metrics={"onnx_largest_difference": difference},
-        settings={"checkpoint": str(source), "out": out, "formats": list(formats)},
+        settings=settings,
         limits="Input must be prepared as config.json says.",
+        data_hash=config.get("data_hash"),
+        device="cpu",
         files=files,
         notes=[]
         if difference is None
         else [f"ONNX against torch: largest difference of a logit {difference:.2g}"],
     )
+    result.save(folder)
+    return result

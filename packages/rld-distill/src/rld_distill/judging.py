@@ -192,7 +192,7 @@ def predict_images(
             "path": images.names[i],
             "class": names[top.indices[i, 0]],
             "probability": float(top.values[i, 0]),
-            "top 5": " ".join(
+            "top5": " ".join(
                 f"{names[c]}:{p:.3f}"
                 for c, p in zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
             ),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from papercommons.checks import check_at_least, check_fraction, check_positive
 from papercommons.errors import DataError, nearest
 from papercommons.files import find_saved
 
@@ -33,6 +34,10 @@ class ImageOptions:
     val_fraction: float | None = None
     skip_bad: bool = False
 
+    def __post_init__(self) -> None:
+        check_at_least(4, image_size=self.image_size)
+        check_fraction("[0, 1)", val_fraction=self.val_fraction)
+
 
 @dataclass(frozen=True)
 class TeacherOptions:
@@ -53,6 +58,12 @@ class TeacherOptions:
     teacher_mean: list[float] | None = None
     teacher_std: list[float] | None = None
     teacher_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(1, teacher_epochs=self.teacher_epochs)
+        for name, values in (("mean", self.teacher_mean), ("std", self.teacher_std)):
+            if values is not None and len(values) != 3:
+                raise ValueError(f"--teacher-{name} must be three numbers, got {values}")
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,12 @@ class TrainingOptions:
     momentum: float | None = None
     weight_decay: float | None = None
     warmup_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        check_positive(lr=self.lr)
+        check_fraction("[0, 1)", momentum=self.momentum)
+        check_at_least(0, weight_decay=self.weight_decay, warmup_epochs=self.warmup_epochs)
 
 
 @dataclass(frozen=True)
@@ -154,6 +171,3 @@ def check_networks(
             f"--teacher {teacher.teacher} has no weights; give the folder of rld-distill-teacher, "
             "or --teacher-checkpoint"
         )
-    for name, values in (("mean", teacher.teacher_mean), ("std", teacher.teacher_std)):
-        if values is not None and len(values) != 3:
-            raise ValueError(f"--teacher-{name} must be three numbers, got {values}")

@@ -44,7 +44,7 @@ def resolve(preset: str, *, cuda: bool, **given: Any) -> dict[str, Any]:
         ``lr_milestones`` and ``warmup_epochs`` are whole epochs.
 
     Raises:
-        ValueError: no such recipe, or a number out of range.
+        ValueError: no such recipe, or milestones that do not rise.
     """
     name = preset if preset != "auto" else ("paper" if cuda else "quick")
     values = read_preset(name)
@@ -52,14 +52,7 @@ def resolve(preset: str, *, cuda: bool, **given: Any) -> dict[str, Any]:
     values.update((key, value) for key, value in given.items() if value is not None)
     if given.get("lr") is None and values["student"] in LIGHT_STUDENTS:
         values["lr"] = light
-    for key in ("epochs", "teacher_epochs", "batch_size"):
-        if values[key] < 1:
-            raise ValueError(f"{key} must be >= 1, got {values[key]}")
-    if values["lr"] <= 0:
-        raise ValueError(f"lr must be > 0, got {values['lr']}")
-    share = values.pop("warmup")
-    if values.setdefault("warmup_epochs", round(share * values["epochs"])) < 0:
-        raise ValueError(f"warmup_epochs must be >= 0, got {values['warmup_epochs']}")
+    values.setdefault("warmup_epochs", round(values.pop("warmup") * values["epochs"]))
     values["lr_milestones"] = milestones(values["lr_milestones"], values["epochs"])
     return {"preset": name, **values}
 
@@ -76,5 +69,5 @@ def milestones(marks: list[float], epochs: int) -> list[int]:
     """
     whole = [round(mark * epochs) if mark < 1 else round(mark) for mark in marks]
     if any(mark < 0 for mark in whole) or whole != sorted(whole):
-        raise ValueError(f"lr_milestones must be >= 0 and rise, got {marks}")
+        raise ValueError(f"--lr-milestones must be >= 0 and rise, got {marks}")
     return whole

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.checkpoint import load_weights, read_state_dict
-from papercommons.errors import nearest, reason
+from papercommons.errors import missing_library, nearest, reason
 from torch import Tensor, nn
 
 Channels = tuple[float, float, float]
@@ -162,7 +162,7 @@ def _create_timm(name: str, image_size: int | None, published: bool) -> Backbone
 def create_open_clip(
     name: str, *, image_size: int | None = None, pretrained: bool | str = False
 ) -> Any:
-    """Return both towers of a network of open_clip (extra ``clip``).
+    """Return both towers of a network of open_clip (extra ``open-clip``).
 
     Args:
         name: ``open_clip:NAME``, one of ``open_clip.list_models()``.
@@ -170,14 +170,14 @@ def create_open_clip(
         pretrained: True for the ``openai`` weights, or the path of a weights file.
 
     Raises:
-        ValueError: open_clip is not installed, or the name is unknown.
-        DataError: the weights file is broken or of another network.
+        ValueError: the name is unknown.
+        DataError: open_clip is not installed, or the weights file is broken or of another network.
         RuntimeError: the published weights could not be loaded.
     """
     try:
         import open_clip
     except ImportError:
-        raise ValueError(f"{name} needs open_clip: pip install 'semforge[clip]'") from None
+        raise missing_library(name, "open_clip", "semforge[open-clip]") from None
     arch = name.removeprefix("open_clip:")
     known = open_clip.list_models()
     if arch not in known:

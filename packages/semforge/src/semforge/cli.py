@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from papercommons.cli import ComputeOptions, RunOptions, program
+from papercommons.checks import check_at_least, check_fraction, check_seed
+from papercommons.cli import ComputeOptions, FloatRunOptions, program
 from papercommons.errors import DataError, nearest
 from papercommons.files import check_out, find_saved
 from papercommons.report import Result
@@ -42,7 +43,7 @@ def train(
     network: NetworkOptions = NetworkOptions(),
     recipe: RecipeOptions = RecipeOptions(),
     losses: LossOptions = LossOptions(),
-    run: RunOptions = RunOptions(),
+    run: FloatRunOptions = FloatRunOptions(),
 ) -> Result | None:
     """Train a network to say whether a face is fake and what was altered, and judge it.
 
@@ -63,8 +64,6 @@ def train(
     places = [place for place in (data, val, test) if place is not None]
     for place in places:
         check_data(place)
-    if run.precision == "64-true":
-        raise ValueError("--precision 64-true is not for photographs; take 32-true or bf16-mixed")
     if losses.weighting == "autol" and (network.head == "binary" or losses.loss == "nll"):
         raise ValueError(
             "--weighting autol weighs the losses of several levels; --head binary and --loss nll "
@@ -72,7 +71,7 @@ def train(
         )
     if run.compile and losses.weighting == "autol":
         raise ValueError("--compile does not go with --weighting autol, whose steps are not fixed")
-    keep = [*places, *([crop.boxes] if crop.boxes else [])]
+    keep = [*places, options.root, crop.boxes, network.graph, network.pretrained]
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
     from semforge.training import train_network
 
@@ -120,17 +119,15 @@ def evaluate(
     find_saved(checkpoint)
     if crop is not None or boxes is not None:
         check_crop_words(crop, boxes)
-    check_threshold(threshold)
-    check_positive(batch_size=batch_size)
-    if bootstrap < 10:
-        raise ValueError(f"--bootstrap must be >= 10, got {bootstrap}")
-    if num_workers < 0:
-        raise ValueError(f"--num-workers must be >= 0, got {num_workers}")
+    check_fraction("(0, 1)", threshold=threshold)
+    check_at_least(10, bootstrap=bootstrap)
+    check_at_least(1, batch_size=batch_size)
+    check_at_least(0, num_workers=num_workers)
     from papercommons.data.distortions import AtSameSize, parse_distortions
 
     distortions = parse_distortions(robustness or [], ROBUSTNESS)
     if out is not None:
-        check_out(out, overwrite=run.overwrite, keep=[data, checkpoint])
+        check_out(out, overwrite=run.overwrite, keep=[data, checkpoint, boxes, options.root])
     from semforge.judging import evaluate_network
 
     return evaluate_network(
@@ -195,14 +192,13 @@ def predict(
         raise ValueError("--no-crop and --boxes exclude each other; give one")
     mode: CropMode | None = "boxes" if boxes is not None else None if crop else "none"
     check_crop_words(mode, boxes)
-    check_threshold(threshold)
-    check_positive(n_frames=n_frames, batch_size=batch_size)
+    check_fraction("(0, 1)", threshold=threshold)
+    check_at_least(1, n_frames=n_frames, batch_size=batch_size)
     if resume and out is None:
         raise ValueError("--resume goes on with the run in --out; give it")
     if out is not None:
-        keep = [checkpoint, *files, *([boxes] if boxes else [])]
-        going = "last" if resume else None
-        check_out(out, resume=going, overwrite=run.overwrite, go_on="--resume", keep=keep)
+        keep = [checkpoint, boxes, *files]
+        check_out(out, resume=resume, overwrite=run.overwrite, go_on="--resume", keep=keep)
     from semforge.predicting import predict_faces
 
     return predict_faces(
@@ -274,18 +270,17 @@ def synth(
         overwrite: empty --out first if it holds an earlier run.
         options: what is made.
     """
+    check_seed(seed)
     if not faces:
         raise DataError("--faces is empty; give folders or files of photographs or videos")
     for place in faces:
         if not Path(place).exists():
             raise DataError(f"{place}: no such file or folder; --faces takes photographs or videos")
-    check_positive(count=count)
+    check_at_least(1, count=count)
     check_graph(graph)
     if not 32 <= size <= 1024:
         raise ValueError(f"--size must be in [32, 1024], got {size}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be in [0, 2^32), got {seed}")
-    check_out(out, overwrite=overwrite, keep=faces)
+    check_out(out, overwrite=overwrite, keep=[*faces, graph])
     from semforge.making import make_faces
 
     return make_faces(faces, out, count, graph, size, seed, skip_bad, overwrite, options)
@@ -295,19 +290,6 @@ def check_data(data: str) -> None:
     """Raise DataError if there is nothing at `data`."""
     if not Path(data).exists():
         raise DataError(f"{data}: no such file or folder; expected a list or a set (see --layout)")
-
-
-def check_threshold(threshold: float | None) -> None:
-    """Raise ValueError unless a threshold on probabilities is possible."""
-    if threshold is not None and not 0 < threshold < 1:
-        raise ValueError(f"--threshold must be in (0, 1), got {threshold}")
-
-
-def check_positive(**values: int) -> None:
-    """Raise ValueError, with its option, for a number below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be >= 1, got {value}")
 
 
 main_train = program(train, "semforge-train")

@@ -313,10 +313,6 @@ class LabelGraph:
         """Return their logs, see `semforge.inference.log_marginals`; scores (B, n)."""
         return inference.log_marginals(scores, self._states_for(scores))
 
-    def log_partition(self, scores: Tensor) -> Tensor:
-        """Return log Z, shape (B,), see `semforge.inference.log_partition`; scores (B, n)."""
-        return inference.log_partition(scores, self._states_for(scores))
-
     def log_likelihood(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return log p(known labels), shape (B,), see `semforge.inference.log_likelihood`.
 

@@ -38,7 +38,7 @@ def show_graph(name: str) -> Result:
     some = states[torch.linspace(0, len(states) - 1, min(SHOWN_STATES, len(states))).long()]
     return Result(
         package=PACKAGE,
-        command="semforge-graph show",
+        command="semforge-graph",
         title=f"{graph.name}: {len(graph.nodes)} nodes, {len(states):,} legal states of "
         f"{2 ** len(graph.nodes):,}",
         rows=rows,
@@ -111,7 +111,7 @@ def check_labels(name: str, data: str | None, labels: list[str]) -> Result:
         raise DataError(f"{len(faults):,} of the labels do not fit {graph.name}; correct them")
     return Result(
         package=PACKAGE,
-        command="semforge-graph check",
+        command="semforge-graph",
         title=f"{graph.name}: {len(graph.states):,} legal states; "
         f"{'every label fits' if data or labels else 'the graph can be used'}",
         metrics={"states": len(graph.states), "nodes": len(graph.nodes)},

@@ -7,18 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from papercommons.metrics.calibration import ece
 from papercommons.metrics.score_calibration import ScoreCalibration
 from torch import Tensor
 
 from semforge.calibrating import threshold_of
 from semforge.inference import UNKNOWN
 from semforge.inspecting import Scores
-from semforge.measures import (
-    Estimate,
-    calibration_error,
-    detection_measures,
-    with_intervals,
-)
+from semforge.measures import Estimate, detection_measures, with_intervals
 
 Row = dict[str, Any]
 Resample = Literal["video", "identity", "face"]
@@ -94,10 +90,10 @@ class Judgement:
         groups = video_names(scores) if sources is None else list(sources)
         at = threshold_of(calibration, threshold)
         common: dict[str, Any] = {"draws": draws, "seed": seed}
-        errors = {"ece": calibration_error(p, fake)}
+        errors = {"ece": ece(p, fake)}
         if calibration is not None:
-            even = torch.from_numpy(calibration.probability(odds))
-            errors["ece_calibrated"] = calibration_error(even, fake, balanced=True)
+            even = calibration.probability(odds)
+            errors["ece_calibrated"] = ece(even, fake, balanced=True)
         return cls(
             scores,
             tuple(nodes),

@@ -105,7 +105,7 @@ def evaluate_network(
         f"{'' if split == 'all' else f' of split {split}'}",
         rows=found.table(),
         metrics=found.numbers(),
-        settings={**settings, "trained by": inspector.config.get("made_by")},
+        settings={**settings, "made_by": inspector.config.get("made_by")},
         limits=LIMITS,
         data_hash=found_data.data_hash,
         device=describe_device(inspector.device),

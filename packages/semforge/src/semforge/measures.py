@@ -136,29 +136,3 @@ def with_intervals(
             ends = torch.full((2,), torch.nan)
         estimates[name] = Estimate(float(value), float(ends[0]), float(ends[1]))
     return estimates
-
-
-def calibration_error(
-    probabilities: Tensor, fake: Tensor, *, bins: int = 15, balanced: bool = False
-) -> float:
-    """Return the expected calibration error: mean |probability - share of fakes| over equal bins.
-
-    Args:
-        probabilities: of being fake, in [0, 1], shape (N,).
-        fake: bool, shape (N,).
-        bins: of equal width, >= 1.
-        balanced: let fake and real weigh the same, as they do for probabilities at even prior odds.
-
-    Returns:
-        In [0, 1]; NaN if balanced and a class is missing.
-    """
-    weights = torch.full((len(fake),), 1 / len(fake), dtype=torch.double)
-    if balanced:
-        fakes = int(fake.sum())
-        if fakes in (0, len(fake)):
-            return float("nan")
-        weights = torch.where(fake, weights.new_tensor(0.5 / fakes), 0.5 / (len(fake) - fakes))
-    p = probabilities.double()
-    place = (p * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.double).index_add(0, place, (p - fake.double()) * weights)
-    return float(gaps.abs().sum())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from papercommons.checks import check_at_least, check_fraction, check_held_out, check_positive
 from papercommons.errors import DataError
 
 PACKAGE = "semforge"
@@ -37,8 +38,7 @@ class SetOptions:
     allow_leak: bool = False
 
     def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise ValueError(f"--n-frames must be >= 1, got {self.n_frames}")
+        check_at_least(1, n_frames=self.n_frames)
         if self.root is not None and not Path(self.root).is_dir():
             raise DataError(f"{self.root}: no such folder; --root is where a list's paths begin")
 
@@ -99,8 +99,7 @@ class NetworkOptions:
     def __post_init__(self) -> None:
         if self.size is not None and not 32 <= self.size <= 1024:
             raise ValueError(f"--size must be in [32, 1024], got {self.size}")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError(f"--dropout must be in [0, 1), got {self.dropout}")
+        check_fraction("[0, 1)", dropout=self.dropout)
         given = self.pretrained
         if given not in (None, "none", "published") and not Path(given).exists():
             raise DataError(
@@ -147,23 +146,12 @@ class RecipeOptions:
     val_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be > 0, got {value}")
-        for name in ("aug_prob", "self_blend"):
-            if not 0 <= getattr(self, name) <= 1:
-                value = getattr(self, name)
-                raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1], got {value}")
-        if not 0 <= self.val_fraction < 1:
-            raise ValueError(f"--val-fraction must be in [0, 1), got {self.val_fraction}")
-        if self.weight_decay < 0:
-            raise ValueError(f"--weight-decay must be >= 0, got {self.weight_decay}")
-        if self.lr_step < 1 or not 0 < self.lr_decay <= 1:
-            raise ValueError(
-                "--lr-step must be >= 1 and --lr-decay in (0, 1], got "
-                f"{self.lr_step} and {self.lr_decay}"
-            )
+        check_at_least(1, epochs=self.epochs, batch_size=self.batch_size, lr_step=self.lr_step)
+        check_positive(lr=self.lr)
+        check_at_least(0, weight_decay=self.weight_decay)
+        check_fraction("(0, 1]", lr_decay=self.lr_decay)
+        check_fraction("[0, 1]", aug_prob=self.aug_prob, self_blend=self.self_blend)
+        check_fraction("[0, 1)", val_fraction=self.val_fraction)
 
 
 @dataclass(frozen=True)
@@ -192,11 +180,8 @@ class LossOptions:
     meta_split: Literal["val", "train"] | None = None
 
     def __post_init__(self) -> None:
-        if self.lambda_lr <= 0 or self.lambda_every < 1:
-            raise ValueError(
-                "--lambda-lr must be > 0 and --lambda-every >= 1, got "
-                f"{self.lambda_lr} and {self.lambda_every}"
-            )
+        check_positive(lambda_lr=self.lambda_lr)
+        check_at_least(1, lambda_every=self.lambda_every)
         if self.meta_split is not None and self.weighting != "autol":
             raise ValueError("--meta-split goes with --weighting autol")
 
@@ -230,17 +215,9 @@ class SynthOptions:
     n_frames: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("real_share", "unknown", "val_fraction", "test_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                value = getattr(self, name)
-                raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1], got {value}")
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError(
-                f"--val-fraction {self.val_fraction} and --test-fraction {self.test_fraction} "
-                "leave nothing to train on"
-            )
-        if self.n_frames < 1:
-            raise ValueError(f"--n-frames must be >= 1, got {self.n_frames}")
+        check_fraction("[0, 1]", real_share=self.real_share, unknown=self.unknown)
+        check_held_out(self.val_fraction, self.test_fraction)
+        check_at_least(1, n_frames=self.n_frames)
 
 
 def check_crop_words(crop: str | None, boxes: str | None) -> None:

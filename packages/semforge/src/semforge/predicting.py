@@ -96,9 +96,8 @@ def predict_faces(
     settings |= {"batch_size": batch_size, "skip_bad": skip_bad, **way, **run.settings()}
     folder = None
     if out is not None:
-        keep = "last" if resume else None
         folder = prepare_out(
-            out, settings, resume=keep, overwrite=run.overwrite, inputs=["weights"]
+            out, settings, resume=resume, overwrite=run.overwrite, inputs=["weights"]
         )
     rows: list[Row] = []
     names = name_outputs(path.stem for path in paths)
@@ -200,7 +199,7 @@ def make_result(
             "skipped": len(bad),
             "threshold": look.probability,
         },
-        settings={**settings, "trained by": inspector.config.get("made_by")},
+        settings={**settings, "made_by": inspector.config.get("made_by")},
         limits=LIMITS,
         device=describe_device(inspector.device),
         notes=[*notes, *(f"left out: {line}" for line in bad)],

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from papercommons.checkpoint import read_torch_file
-from papercommons.cli import RunOptions, leave_process_group
+from papercommons.cli import FloatRunOptions, leave_process_group
 from papercommons.files import is_first_process, write_csv
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import (
@@ -62,7 +62,7 @@ def train_network(
     network: NetworkOptions,
     recipe: RecipeOptions,
     losses: LossOptions,
-    run: RunOptions,
+    run: FloatRunOptions,
 ) -> Result | None:
     """Train a network, judge it, write the run's folder, and return the result.
 
@@ -280,7 +280,7 @@ def make_module(
 
 
 def open_trained(
-    net: Any, device: torch.device, run: RunOptions, data: FaceForgeryData
+    net: Any, device: torch.device, run: FloatRunOptions, data: FaceForgeryData
 ) -> Inspector:
     """Return the trained network on its device, calibrated on val if there is one.
 
@@ -290,8 +290,7 @@ def open_trained(
         run: options of the command.
         data: its val part calibrates.
     """
-    precision = "32-true" if run.precision == "64-true" else run.precision
-    inspector = Inspector(net.to(device).float().eval(), device, precision, None, {})
+    inspector = Inspector(net.to(device).float().eval(), device, run.precision, None, {})
     if data.has_val:
         scores = inspector.look(data.loader("val"))
         inspector.calibration = calibrate(scores.log_odds[:, 0], scores.labels[:, 0])

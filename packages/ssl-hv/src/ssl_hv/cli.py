@@ -6,9 +6,10 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from papercommons.cli import ComputeOptions, RunOptions, program
+from papercommons.checks import check_at_least, check_fraction, check_positive, check_seed
+from papercommons.cli import ComputeOptions, FloatRunOptions, program
 from papercommons.errors import DataError, nearest
-from papercommons.files import check_out, find_saved
+from papercommons.files import check_file_out, check_out, find_saved
 from papercommons.report import Result
 
 from ssl_hv.options import LabelOptions, RecipeOptions, WordOptions
@@ -26,7 +27,7 @@ def pretrain(
     out: str = "runs/ssl-hv-pretrain",
     words: WordOptions = WordOptions(),
     recipe: RecipeOptions = RecipeOptions(),
-    run: RunOptions = RunOptions(),
+    run: FloatRunOptions = FloatRunOptions(),
 ) -> Result | None:
     """Pre-train an encoder on word images without labels.
 
@@ -53,7 +54,6 @@ def pretrain(
         raise ValueError(f"--positives page: {method} compares no views; use --positives word")
     check_data(data)
     check_width(width, encoder)
-    check_precision(run)
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=[data])
     from ssl_hv.pretraining import pretrain_encoder
 
@@ -75,7 +75,7 @@ def train(
     words: WordOptions = WordOptions(),
     labels: LabelOptions = LabelOptions(),
     recipe: RecipeOptions = RecipeOptions(),
-    run: RunOptions = RunOptions(),
+    run: FloatRunOptions = FloatRunOptions(),
 ) -> Result | None:
     """Train a verifier, calibrate it on held-out training writers, and judge it on unseen ones.
 
@@ -104,16 +104,9 @@ def train(
     check_data(data)
     check_encoder(encoder)
     check_width(width, encoder)
-    check_precision(run)
-    check_out(
-        out,
-        resume=run.resume,
-        overwrite=run.overwrite,
-        go_on="--resume last",
-        keep=[data, encoder],
-    )
-    if encoder_lr <= 0:
-        raise ValueError(f"--encoder-lr must be > 0, got {encoder_lr}; --freeze holds it")
+    check_positive(encoder_lr=encoder_lr)
+    keep = [data, encoder, labels.pairs]
+    check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
     from ssl_hv.training import train_verifier
 
     return train_verifier(
@@ -164,11 +157,9 @@ def evaluate(
     if pairs is not None and not Path(pairs).is_file():
         raise DataError(f"{pairs}: no such file; --pairs takes a table of pairs")
     check_threshold(threshold)
-    if bootstrap < 10:
-        raise ValueError(f"--bootstrap must be >= 10, got {bootstrap}")
+    check_at_least(10, bootstrap=bootstrap)
     if out is not None:
-        keep = [data, checkpoint, *([pairs] if pairs else [])]
-        check_out(out, overwrite=run.overwrite, keep=keep)
+        check_out(out, overwrite=run.overwrite, keep=[data, checkpoint, pairs])
     from ssl_hv.judging import evaluate_verifier
 
     return evaluate_verifier(data, checkpoint, pairs, part, threshold, bootstrap, out, words, run)
@@ -198,8 +189,8 @@ def embed(
     check_encoder(checkpoint)
     if Path(out).suffix != ".npz":
         raise ValueError(f"--out must end in .npz, got {out}")
-    if Path(out).exists() and not run.overwrite:
-        raise DataError(f"{out}: the file exists; pass --overwrite, or another --out")
+    check_at_least(16, resize=resize)
+    check_file_out(out, overwrite=run.overwrite)
     from ssl_hv.embedding import embed_images
 
     return embed_images(images, checkpoint, out, resize, skip_bad, run)
@@ -230,6 +221,7 @@ def predict(
         if not Path(path).is_file():
             raise DataError(f"{path}: no such file; give images of one word each")
     find_saved(checkpoint)
+    check_at_least(16, resize=resize)
     if out is not None:
         check_out(out, overwrite=run.overwrite, keep=[checkpoint, *images])
     from ssl_hv.predicting import compare_words
@@ -261,13 +253,13 @@ def pairs(
         overwrite: replace the file if it exists.
         words: the images.
     """
+    check_seed(seed)
     check_data(data)
-    if not 0 < writer_fraction <= 1:
-        raise ValueError(f"--writer-fraction must be in (0, 1], got {writer_fraction}")
+    check_fraction("(0, 1]", writer_fraction=writer_fraction)
+    check_at_least(1, max_per_writer=max_per_writer)
     if not out.endswith((".csv", ".csv.gz", ".parquet")):
         raise ValueError(f"--out must end in .csv, .csv.gz or .parquet, got {out}")
-    if Path(out).exists() and not overwrite:
-        raise DataError(f"{out}: the file exists; pass --overwrite, or another --out")
+    check_file_out(out, overwrite=overwrite, keep=[data])
     from ssl_hv.pairing import make_pair_file
 
     return make_pair_file(data, out, part, writer_fraction, max_per_writer, seed, words)
@@ -298,14 +290,7 @@ def check_width(width: int | None, encoder: str | None) -> None:
         return
     if encoder not in (None, "resnet-layout"):
         raise ValueError(f"--width is for resnet-layout, not for {encoder}")
-    if width < 4:
-        raise ValueError(f"--width must be >= 4, got {width}")
-
-
-def check_precision(run: RunOptions) -> None:
-    """Raise ValueError for double precision: images and scores are float32."""
-    if run.precision == "64-true":
-        raise ValueError("--precision 64-true is not for word images; take 32-true or bf16-mixed")
+    check_at_least(4, width=width)
 
 
 def check_threshold(threshold: str) -> None:

@@ -159,7 +159,8 @@ class WordData(LightningDataModule):
             folder's own where it has one, else by writer.
         variant: clean, or all with CEDAR's wrong words.
         writer_fraction: share of the training writers whose labels are used, in (0, 1].
-        dev: share of those held out for threshold, calibration and the choice of best.ckpt.
+        val_fraction: share of those held out for threshold, calibration and the choice of
+            best.ckpt.
         pairs: CSV or parquet file of training pairs instead of generated ones.
         max_per_writer: most same-writer pairs of one writer.
         batch_size: images or pairs per step and process.
@@ -193,7 +194,7 @@ class WordData(LightningDataModule):
         split: str = "auto",
         variant: Literal["clean", "all"] = "clean",
         writer_fraction: float = 1.0,
-        dev: float = 0.1,
+        val_fraction: float = 0.1,
         pairs: str | None = None,
         max_per_writer: int | None = None,
         batch_size: int = 256,
@@ -223,7 +224,7 @@ class WordData(LightningDataModule):
             words,
             split=split,
             writer_fraction=writer_fraction,
-            dev=dev,
+            val_fraction=val_fraction,
             pairs=pairs,
             max_per_writer=max_per_writer,
             seed=seed,

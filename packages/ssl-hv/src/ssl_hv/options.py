@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from papercommons.checks import check_at_least, check_fraction, check_positive
 from papercommons.errors import DataError
 
 
@@ -31,8 +32,7 @@ class WordOptions:
     allow_writer_overlap: bool = False
 
     def __post_init__(self) -> None:
-        if self.resize is not None and self.resize < 16:
-            raise ValueError(f"--resize must be >= 16, got {self.resize}")
+        check_at_least(16, resize=self.resize)
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,23 @@ class LabelOptions:
     Attributes:
         writer_fraction: share of the training writers whose labels are used (the first ones by
             name, as in the paper).
-        dev: share of those writers held out for threshold, calibration and the choice of best.ckpt.
+        val_fraction: share of those writers held out for threshold, calibration and the choice of
+            best.ckpt.
         pairs: CSV or parquet file of training pairs, see ssl-hv-pairs; generated if not given.
         max_per_writer: most same-writer pairs of one writer.
     """
 
     writer_fraction: float = 1.0
-    dev: float = 0.1
+    val_fraction: float = 0.1
     pairs: str | None = None
     max_per_writer: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.writer_fraction <= 1:
-            raise ValueError(f"--writer-fraction must be in (0, 1], got {self.writer_fraction}")
-        if not 0 < self.dev < 1:
-            raise ValueError(f"--dev must be in (0, 1), got {self.dev}")
+        check_fraction("(0, 1]", writer_fraction=self.writer_fraction)
+        check_fraction("(0, 1)", val_fraction=self.val_fraction)
+        check_at_least(1, max_per_writer=self.max_per_writer)
         if self.pairs is not None and not Path(self.pairs).is_file():
             raise DataError(f"{self.pairs}: no such file; --pairs takes a table of pairs")
-        if self.max_per_writer is not None and self.max_per_writer < 1:
-            raise ValueError(f"--max-per-writer must be >= 1, got {self.max_per_writer}")
 
 
 @dataclass(frozen=True)
@@ -90,15 +88,8 @@ class RecipeOptions:
     augment: Literal["handwriting", "paper", "none"] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "lr"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"--{name} must be > 0, got {value}")
-        if self.batch_size is not None and self.batch_size < 2:
-            raise ValueError(
-                f"--batch-size must be >= 2 (batch statistics need two), got {self.batch_size}"
-            )
-        if self.weight_decay is not None and self.weight_decay < 0:
-            raise ValueError(f"--weight-decay must be >= 0, got {self.weight_decay}")
-        if self.warmup is not None and not 0 <= self.warmup < 1:
-            raise ValueError(f"--warmup must be in [0, 1), got {self.warmup}")
+        check_at_least(1, epochs=self.epochs)
+        check_at_least(2, batch_size=self.batch_size)  # batch statistics need two
+        check_positive(lr=self.lr)
+        check_at_least(0, weight_decay=self.weight_decay)
+        check_fraction("[0, 1)", warmup=self.warmup)

@@ -238,14 +238,14 @@ def label_free_auc(module: PretrainModule, data: WordData, device: torch.device)
         data: its words.
         device: where to embed.
     """
-    from papercommons.metrics.verification import roc_auc
+    from papercommons.metrics.roc import binary_auc
 
     verifier = SiameseVerifier(module.encoder, "cosine")
     embeddings = embed(module.encoder, data.images, device=device)
     assert isinstance(verifier.head, CosineHead)
     verifier.head.fit(embeddings[torch.as_tensor(data.parts["unlabelled"])])
     pairs = data.pairs["dev"]
-    return float(roc_auc(score_pairs(verifier, embeddings, pairs), pairs.same))
+    return binary_auc(score_pairs(verifier, embeddings, pairs), pairs.same)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from papercommons.report import Result, describe_device
 from papercommons.training import may_use_cuda, seed_everything
 
 from vlm_hv.cases import Case, from_pairs
-from vlm_hv.choosing import DEV, Part, draw_pairs
+from vlm_hv.choosing import VAL_FRACTION, Part, draw_pairs
 from vlm_hv.comparable import PREDS
 from vlm_hv.modes import Opinion, decide
 from vlm_hv.options import WordOptions
@@ -173,7 +173,7 @@ def gather(words: Words, cases: Sequence[Case], split: str, most: int | None, se
     train = split_words(words, resolve_split(words, split), seed=seed)["train"]
     allowed = [place for place in train if writers[place] not in judged]
     left_out = len({writers[place] for place in train} & judged)
-    train, held = hold_out_writers(words, allowed, share=DEV, seed=seed)
+    train, held = hold_out_writers(words, allowed, share=VAL_FRACTION, seed=seed)
     made = [make_pairs(words, places, seed=seed) for places in (train, held)]
     made = [draw_pairs(made[0], most or len(made[0]), seed=seed), draw_pairs(made[1], MOST_DEV)]
     made.append(Pairs(left, right, same))

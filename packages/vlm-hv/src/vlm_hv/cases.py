@@ -11,7 +11,7 @@ import csv
 import gzip
 import importlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from papercommons.data.images import read_image
 from papercommons.data.pairs import Pairs
 from papercommons.data.words import Words, open_words
-from papercommons.errors import DataError, one_line, reason
+from papercommons.errors import DataError, missing_library, one_line, reason
 from papercommons.files import hash_files
 
 from vlm_hv.choosing import drawn
@@ -201,19 +201,6 @@ def read_cases(path: str | Path, images: str | Path | Images, **options: Any) ->
     return CaseList(cases, images.read, f"{hash_files([path])}{more}"[:32])
 
 
-def check_labels(cases: Iterable[Case]) -> None:
-    """Check that pairs can be judged: labels are there, of both kinds.
-
-    Raises:
-        DataError: a label is missing, or all are the same.
-    """
-    labels = [case.label for case in cases]
-    if None in labels:
-        raise DataError(f"pair {labels.index(None) + 1} has no label; a judgement needs them all")
-    if len(set(labels)) < 2:
-        raise DataError(f"all labels are {labels[0]}; a judgement needs pairs of both kinds")
-
-
 def _check(where: str, case: Case) -> None:
     if case.known == case.questioned:
         raise DataError(f"{where}: {case.known} is paired with itself; remove the row")
@@ -302,8 +289,8 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise DataError(
-            f"{path}: parquet needs pyarrow: pip install 'vlm-hv[parquet]', or use .csv"
+        raise missing_library(
+            f"{path}: parquet", "pyarrow", "vlm-hv[parquet]", instead="use .csv"
         ) from None
     try:
         rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()

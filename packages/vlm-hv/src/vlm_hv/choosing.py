@@ -11,19 +11,16 @@ from papercommons.data.word_parts import pairs_to_judge, resolve_split
 from papercommons.data.words import Words, first_writers, hold_out_writers, split_words
 
 Part = Literal["test", "dev", "train", "all"]
-DEV = 0.1  # share of the training writers that calibrate
+VAL_FRACTION = 0.1  # of the training writers: they calibrate
 
 
-def part_places(
-    words: Words, split: str, part: Part, *, dev: float = DEV, seed: int = 0
-) -> list[int]:
+def part_places(words: Words, split: str, part: Part, *, seed: int = 0) -> list[int]:
     """Return the images of a part.
 
     Args:
         words: the images.
         split: its name; auto is `papercommons.data.word_parts.default_split`.
         part: test; dev, the training writers held out for calibration; train, the others; or all.
-        dev: share of the training writers held out, in (0, 1).
         seed: of the split and of who is held out.
 
     Raises:
@@ -34,7 +31,7 @@ def part_places(
     halves = split_words(words, resolve_split(words, split), seed=seed)
     if part == "test":
         return halves["test"]
-    train, held = hold_out_writers(words, halves["train"], share=dev, seed=seed)
+    train, held = hold_out_writers(words, halves["train"], share=VAL_FRACTION, seed=seed)
     return held if part == "dev" else train
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from papercommons.cli import ComputeOptions, RunOptions, program
+from papercommons.checks import check_at_least, check_fraction, check_seed
+from papercommons.cli import ComputeOptions, FloatRunOptions, program
 from papercommons.errors import DataError
-from papercommons.files import check_out
+from papercommons.files import check_file_out, check_out
 from papercommons.report import Result
 
 from vlm_hv import prompts
@@ -24,8 +25,6 @@ from vlm_hv.options import (
     check_data,
     check_folder,
     check_pairs,
-    check_seed,
-    check_share,
 )
 
 
@@ -76,11 +75,10 @@ def predict(
         who: the model.
         budget: the cost.
     """
+    check_seed(seed)
     check_data(data)
     check_pairs(pairs)
-    check_seed(seed)
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit must be >= 1, got {limit}")
+    check_at_least(1, limit=limit)
     if not 1 <= repeats <= 100:
         raise ValueError(f"--repeats must be in [1, 100], got {repeats}")
     if checklist and (ablate != "none" or repeats > 1):
@@ -89,7 +87,8 @@ def predict(
     if checklist and not chosen.features:
         raise DataError(f"{question.prompt}: has no features to ask for; take forensic_v1")
     who.check(model)
-    _check_out(out, resume, overwrite, [data, model, *([pairs] if pairs else [])])
+    keep = [data, model, pairs, question.prompt, who.cache]
+    check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=keep)
     from vlm_hv.predicting import predict_pairs
 
     return predict_pairs(
@@ -135,12 +134,11 @@ def evaluate(
         overwrite: empty --out first if it holds an earlier run.
         seed: of the resampling, >= 0.
     """
+    check_seed(seed)
     if not preds:
         raise DataError("give one preds.jsonl or more, e.g. vlm-hv-eval runs/vlm-hv-predict")
     files = [find_preds(source) for source in (*preds, *(calibration or []))]
-    check_seed(seed)
-    if bootstrap < 10:
-        raise ValueError(f"--bootstrap must be >= 10, got {bootstrap}")
+    check_at_least(10, bootstrap=bootstrap)
     if out is not None:
         check_out(out, overwrite=overwrite, keep=files)
     from vlm_hv.evaluating import evaluate_runs
@@ -158,7 +156,7 @@ def train(
     labels: LabelOptions = LabelOptions(),
     tune: TuneOptions = TuneOptions(),
     tiny: TinyOptions = TinyOptions(),
-    run: RunOptions = RunOptions(),
+    run: FloatRunOptions = FloatRunOptions(),
 ) -> Result:
     """Fine-tune a vision-language model on pairs, calibrate it, and judge it on unseen writers.
 
@@ -184,11 +182,8 @@ def train(
         raise ValueError("--tiny has random weights, all of which need training: no --tune lora")
     if tune.four_bit and tune.tune == "full":
         raise ValueError("--four-bit freezes the weights: it goes with --tune lora")
-    if run.precision == "64-true":
-        raise ValueError("--precision 64-true is not for these models; take 32-true or bf16-mixed")
-    if test_limit is not None and test_limit < 2:
-        raise ValueError(f"--test-limit must be >= 2, got {test_limit}")
-    keep = [data, *([model] if model else [])]
+    check_at_least(2, test_limit=test_limit)
+    keep = [data, model, labels.pairs]
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
     from vlm_hv.finetuning import train_model
 
@@ -221,15 +216,13 @@ def pairs(
         overwrite: replace the file if it exists.
         words: the images.
     """
-    check_data(data)
     check_seed(seed)
-    check_share("--writer-fraction", writer_fraction, whole=True)
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit must be >= 1, got {limit}")
+    check_data(data)
+    check_fraction("(0, 1]", writer_fraction=writer_fraction)
+    check_at_least(1, max_per_writer=max_per_writer, limit=limit)
     if not out.endswith((".csv", ".csv.gz", ".parquet")):
         raise ValueError(f"--out must end in .csv, .csv.gz or .parquet, got {out}")
-    if Path(out).exists() and not overwrite:
-        raise DataError(f"{out}: the file exists; pass --overwrite, or another --out")
+    check_file_out(out, overwrite=overwrite, keep=[data])
     from vlm_hv.pairing import make_pair_file
 
     return make_pair_file(data, out, part, writer_fraction, max_per_writer, limit, seed, words)
@@ -258,6 +251,7 @@ def compare(
         shown: the pictures.
         who: the model.
     """
+    check_seed(seed)
     if len(images) != 2:
         raise DataError(
             f"give two images, the known and the questioned one, got {len(images)}: "
@@ -266,11 +260,11 @@ def compare(
     for path in images:
         if not Path(path).is_file():
             raise DataError(f"{path}: no such file; give an image")
-    check_seed(seed)
     prompts.load(question.prompt)
     who.check(model)
     if out is not None:
-        check_out(out, overwrite=overwrite, keep=[*images, model])
+        keep = [*images, model, question.prompt, who.cache]
+        check_out(out, overwrite=overwrite, keep=keep)
     from vlm_hv.comparing import compare_images
 
     return compare_images(*images, model, out, overwrite, seed, question, shown, who)
@@ -308,13 +302,9 @@ def baseline(
     """
     check_data(data)
     check_pairs(pairs)
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit must be >= 1, got {limit}")
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"--epochs must be >= 1, got {epochs}")
-    if max_pairs is not None and max_pairs < 2:
-        raise ValueError(f"--max-pairs must be >= 2, got {max_pairs}")
-    check_out(out, overwrite=run.overwrite, keep=[data, *([pairs] if pairs else [])])
+    check_at_least(1, limit=limit, epochs=epochs)
+    check_at_least(2, max_pairs=max_pairs)
+    check_out(out, overwrite=run.overwrite, keep=[data, pairs])
     from vlm_hv.baselines import run_baseline
 
     return run_baseline(data, kind, pairs, part, limit, preset, epochs, max_pairs, out, words, run)
@@ -349,11 +339,6 @@ def report(
     from vlm_hv.reporting import write_pair_report
 
     return write_pair_report(preds, data, out, count, overwrite, words)
-
-
-def _check_out(out: str, resume: bool, overwrite: bool, keep: list[str]) -> None:
-    last = "last" if resume else None
-    check_out(out, resume=last, overwrite=overwrite, go_on="--resume", keep=keep)
 
 
 main_predict = program(predict, "vlm-hv-predict")

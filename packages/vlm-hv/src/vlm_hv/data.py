@@ -95,7 +95,8 @@ class PairData(LightningDataModule):
             folder's own where it has one, else by writer.
         variant: clean, or all with CEDAR's wrong words.
         writer_fraction: share of the training writers that are used, in (0, 1].
-        dev: share of those held out for threshold, calibration and the choice of best.ckpt.
+        val_fraction: share of those held out for threshold, calibration and the choice of
+            best.ckpt.
         pairs: CSV or parquet file of training pairs instead of generated ones.
         max_per_writer: most same-writer pairs of one writer.
         max_pairs: most training pairs, drawn; None is all.
@@ -127,7 +128,7 @@ class PairData(LightningDataModule):
         split: str = "auto",
         variant: Literal["clean", "all"] = "clean",
         writer_fraction: float = 1.0,
-        dev: float = 0.1,
+        val_fraction: float = 0.1,
         pairs: str | None = None,
         max_per_writer: int | None = None,
         max_pairs: int | None = None,
@@ -156,7 +157,7 @@ class PairData(LightningDataModule):
             words,
             split=split,
             writer_fraction=writer_fraction,
-            dev=dev,
+            val_fraction=val_fraction,
             pairs=pairs,
             max_per_writer=max_per_writer,
             seed=seed,

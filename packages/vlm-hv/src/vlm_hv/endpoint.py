@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from papercommons.errors import DataError, one_line, reason
+from papercommons.errors import DataError, missing_library, one_line, reason
 
 from vlm_hv.conversation import Answer, Failure, Request
 from vlm_hv.wire import Structured, read_answer, request_body
@@ -277,7 +277,7 @@ def _client(base_url: str, key: str | None, concurrency: int, timeout: float) ->
     try:
         import httpx
     except ImportError:
-        raise DataError("an endpoint needs httpx: pip install 'vlm-hv[api]'") from None
+        raise missing_library("an endpoint", "httpx", "vlm-hv[api]") from None
     headers = {"content-type": "application/json", "user-agent": "vlm-hv"}
     if key is not None:
         headers["authorization"] = f"Bearer {key}"

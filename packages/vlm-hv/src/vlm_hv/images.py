@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from vlm_hv.conversation import Picture
 
 if TYPE_CHECKING:
@@ -150,6 +148,8 @@ def shuffled(count: int, seed: int = 0) -> list[int]:
     """
     if count < 2:
         raise ValueError(f"--ablate shuffle needs at least 2 pairs, got {count}")
+    import numpy as np
+
     order = np.random.default_rng(seed).permutation(count)
     given = np.empty(count, np.int64)
     given[order] = np.roll(order, 1)  # one round through all: nobody keeps his own

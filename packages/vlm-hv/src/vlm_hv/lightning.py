@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
-from papercommons.errors import DataError
+from papercommons.errors import DataError, missing_library
 from papercommons.metrics.pair_scores import PairScores
 from papercommons.optimization import stop_if_diverged, with_warmup_cosine
 from torch import Tensor, nn
@@ -175,7 +175,7 @@ def add_lora(
     try:
         from peft import LoraConfig
     except ImportError:
-        raise DataError("LoRA needs peft: pip install 'vlm-hv[local]'") from None
+        raise missing_library("LoRA", "peft", "vlm-hv[local]") from None
     if verifier.has_adapter:
         verifier.requires_grad_(False)
         for name, parameter in verifier.named_parameters():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from papercommons.cli import show_progress
-from papercommons.errors import DataError, reason
+from papercommons.errors import DataError, missing_library, reason
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -175,7 +175,7 @@ def _options(device: torch.device, precision: Precision, four_bit: bool) -> dict
         import bitsandbytes  # noqa: F401
         from transformers import BitsAndBytesConfig
     except ImportError:
-        raise DataError("4-bit weights need bitsandbytes: pip install bitsandbytes") from None
+        raise missing_library("a model in 4 bits", "bitsandbytes", "vlm-hv[quantized]") from None
     options["quantization_config"] = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -214,9 +214,7 @@ def _add_adapter(model: Any, adapter: Path) -> None:
     try:
         import peft  # noqa: F401
     except ImportError:
-        raise DataError(
-            f"{adapter}: a LoRA adapter needs peft: pip install 'vlm-hv[local]'"
-        ) from None
+        raise missing_library(f"{adapter}: a LoRA adapter", "peft", "vlm-hv[local]") from None
     try:
         model.load_adapter(str(adapter))
     except Exception as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from papercommons.checks import check_at_least, check_fraction, check_positive
 from papercommons.errors import DataError
 
 from vlm_hv.endpoint import OPENAI_URL, check_address, read_key
@@ -33,8 +34,7 @@ class WordOptions:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        if self.resize is not None and self.resize < 16:
-            raise ValueError(f"--resize must be >= 16, got {self.resize}")
+        check_at_least(16, resize=self.resize)
 
     def opening(self) -> dict[str, Any]:
         """Return what `papercommons.data.words.open_words` takes."""
@@ -175,13 +175,9 @@ class ModelOptions:
         return OPENAI_URL if self.base_url is None else self.base_url
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be >= 1, got {self.batch_size}")
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or (self.rpm or 1) <= 0:
-            raise ValueError(
-                "--concurrency must be >= 1, --retries >= 0, --timeout and --rpm > 0, got "
-                f"{self.concurrency}, {self.retries}, {self.timeout} and {self.rpm}"
-            )
+        check_at_least(1, batch_size=self.batch_size, concurrency=self.concurrency)
+        check_at_least(0, retries=self.retries)
+        check_positive(timeout=self.timeout, rpm=self.rpm)
         if self.cache is not None and Path(self.cache).is_file():
             raise DataError(f"{self.cache}: --cache must be a folder, this is a file")
         if self.backend == "transformers" and (self.base_url or self.api_key_env):
@@ -209,7 +205,7 @@ class LabelOptions:
 
     Attributes:
         writer_fraction: share of the training writers that are used (the first ones by name).
-        dev: share of those held out for calibration and the choice of best.ckpt.
+        val_fraction: share of those held out for calibration and the choice of best.ckpt.
         pairs: CSV or parquet file of training pairs, see vlm-hv-pairs; generated if not given.
         max_per_writer: most same-writer pairs of one writer.
         max_pairs: most training pairs, drawn; the preset's if not given.
@@ -217,20 +213,18 @@ class LabelOptions:
     """
 
     writer_fraction: float = 1.0
-    dev: float = 0.1
+    val_fraction: float = 0.1
     pairs: str | None = None
     max_per_writer: int | None = None
     max_pairs: int | None = None
     allow_writer_overlap: bool = False
 
     def __post_init__(self) -> None:
-        check_share("--writer-fraction", self.writer_fraction, whole=True)
-        check_share("--dev", self.dev)
+        check_fraction("(0, 1]", writer_fraction=self.writer_fraction)
+        check_fraction("(0, 1)", val_fraction=self.val_fraction)
         check_pairs(self.pairs)
-        for name, least in (("max_per_writer", 1), ("max_pairs", 2)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"--{name.replace('_', '-')} must be >= {least}, got {value}")
+        check_at_least(1, max_per_writer=self.max_per_writer)
+        check_at_least(2, max_pairs=self.max_pairs)
 
 
 @dataclass(frozen=True)
@@ -272,20 +266,11 @@ class TuneOptions:
     warmup: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be > 0, got {value}")
-        if self.weight_decay < 0 or not 0 <= self.warmup < 1:
-            raise ValueError(
-                "--weight-decay must be >= 0 and --warmup in [0, 1), got "
-                f"{self.weight_decay} and {self.warmup}"
-            )
-        if self.lora_r < 1 or self.lora_alpha <= 0 or not 0 <= self.lora_dropout < 1:
-            raise ValueError(
-                "--lora-r must be >= 1, --lora-alpha > 0 and --lora-dropout in [0, 1), got "
-                f"{self.lora_r}, {self.lora_alpha} and {self.lora_dropout}"
-            )
+        check_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        check_at_least(1, lora_r=self.lora_r, lora_alpha=self.lora_alpha)
+        check_positive(lr=self.lr)
+        check_at_least(0, weight_decay=self.weight_decay)
+        check_fraction("[0, 1)", warmup=self.warmup, lora_dropout=self.lora_dropout)
 
 
 @dataclass(frozen=True)
@@ -310,24 +295,15 @@ class TinyOptions:
     tower_steps: int = 400
 
     def __post_init__(self) -> None:
-        if self.tower_steps < 0:
-            raise ValueError(f"--tower-steps must be >= 0, got {self.tower_steps}")
-        if self.width < 16 or self.width % 16 or self.layers < 1:
-            raise ValueError(
-                f"--width must be a multiple of 16 and --layers >= 1, got {self.width}, "
-                f"{self.layers}"
-            )
+        check_at_least(0, tower_steps=self.tower_steps)
+        check_at_least(1, layers=self.layers)
+        if self.width < 16 or self.width % 16:
+            raise ValueError(f"--width must be a multiple of 16, got {self.width}")
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
             raise ValueError(
                 f"--patch-size must divide --image-size, got {self.patch_size} and "
                 f"{self.image_size}"
             )
-
-
-def check_share(option: str, value: float, *, whole: bool = False) -> None:
-    """Raise ValueError unless `value` is in (0, 1), or 1 where `whole`."""
-    if not 0 < value < 1 and not (whole and value == 1):
-        raise ValueError(f"{option} must be in (0, 1{']' if whole else ')'}, got {value}")
 
 
 def check_pairs(pairs: str | None) -> None:
@@ -349,9 +325,3 @@ def check_folder(model: str) -> None:
             f"{model}: no such folder, and no hub id (OWNER/NAME); give one of the two, or "
             "--backend openai for a server's model"
         )
-
-
-def check_seed(seed: int) -> None:
-    """Raise ValueError unless `seed` is one."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be in [0, 2^32), got {seed}")

@@ -100,7 +100,7 @@ def predict_pairs(
         folder = prepare_out(
             out,
             settings,
-            resume="last" if resume else None,
+            resume=resume,
             overwrite=overwrite,
             may_change=_MAY_CHANGE,
         )

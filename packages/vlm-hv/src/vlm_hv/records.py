@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from papercommons.errors import DataError, one_line, reason
 from papercommons.files import write_text
 from papercommons.versions import installed_version
 
-from vlm_hv.cases import Case
-from vlm_hv.conversation import Answer, Picture
-from vlm_hv.modes import Opinion, Verdict
+if TYPE_CHECKING:
+    from vlm_hv.cases import Case
+    from vlm_hv.conversation import Answer, Picture
+    from vlm_hv.modes import Opinion, Verdict
 
 Record = dict[str, Any]
 LIMITS = (

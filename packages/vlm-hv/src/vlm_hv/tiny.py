@@ -7,7 +7,6 @@ processor, chat template) at widths that a laptop trains in a minute. `tiny_pali
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -151,19 +150,6 @@ def tiny_qwen2_vl(*, width: int = 64, layers: int = 2, seed: int = 0) -> tuple[A
         **special_ids(tokenizer),
     )
     return seeded(Qwen2VLForConditionalGeneration, config, seed), processor
-
-
-def save_tiny(model: Any, processor: Any, folder: str | Path) -> Path:
-    """Write model and processor as a folder that any tool of the field loads, and return it.
-
-    Args:
-        model: of this module.
-        processor: its processor.
-        folder: made if absent.
-    """
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return Path(folder)
 
 
 def byte_tokenizer(

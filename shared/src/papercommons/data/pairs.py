@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from papercommons.data.words import Words
-from papercommons.errors import DataError, one_line, reason
+from papercommons.errors import DataError, missing_library, one_line, reason
 from papercommons.files import atomic_path
 
 log = logging.getLogger("papercommons")
@@ -186,8 +186,8 @@ def _pyarrow(path: Path) -> Any:
     try:
         return importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise DataError(
-            f"{path}: parquet needs pyarrow: pip install pyarrow, or use .csv"
+        raise missing_library(
+            f"{path}: parquet", "pyarrow", "papercommons[parquet]", instead="use .csv"
         ) from None
 
 

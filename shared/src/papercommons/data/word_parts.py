@@ -43,7 +43,7 @@ def divide_words(
     *,
     split: str = "auto",
     writer_fraction: float = 1.0,
-    dev: float = 0.1,
+    val_fraction: float = 0.1,
     pairs: str | None = None,
     max_per_writer: int | None = None,
     seed: int = 0,
@@ -55,7 +55,7 @@ def divide_words(
         words: the set.
         split: see `papercommons.data.words.split_words`; ``auto`` is `default_split`.
         writer_fraction: share of the training writers whose labels are used, in (0, 1].
-        dev: share of those held out, in (0, 1).
+        val_fraction: share of those held out as the part ``dev``, in (0, 1).
         pairs: CSV or parquet file of training pairs instead of made ones.
         max_per_writer: most same-writer pairs of one writer.
         seed: of splits and pairs.
@@ -66,16 +66,17 @@ def divide_words(
         DataError: see `split_words`, `check_disjoint`, `hold_out_writers`, `read_pairs`; or no
             listed pair lies in the training part.
     """
-    if not (0 < writer_fraction <= 1 and 0 < dev < 1):
+    if not (0 < writer_fraction <= 1 and 0 < val_fraction < 1):
         raise ValueError(
-            f"writer_fraction must be in (0, 1] and dev in (0, 1): {writer_fraction}, {dev}"
+            "writer_fraction must be in (0, 1] and val_fraction in (0, 1): "
+            f"{writer_fraction}, {val_fraction}"
         )
     split = resolve_split(words, split)
     halves = split_words(words, split, seed=seed)
     overlapping = split in ("seen", "shuffled") or allow_writer_overlap
     check_disjoint(words, halves["train"], halves["test"], allow=overlapping)
     labelled = first_writers(words, halves["train"], writer_fraction)
-    train, held = hold_out_writers(words, labelled, share=dev, seed=seed)
+    train, held = hold_out_writers(words, labelled, share=val_fraction, seed=seed)
     places = {"unlabelled": halves["train"], "train": train, "dev": held, "test": halves["test"]}
     made = {
         part: make_pairs(words, places[part], seed=seed, max_per_writer=max_per_writer)

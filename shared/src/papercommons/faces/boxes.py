@@ -14,7 +14,6 @@ import numpy as np
 
 from papercommons.errors import DataError, one_line
 
-LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 _COLUMNS = ("path", "left", "top", "right", "bottom")
 
 
@@ -26,13 +25,10 @@ class Face:
         box: float64, shape (4,), see the head of this module; how much of the head it holds
             depends on the detector.
         score: larger is surer; its scale depends on the detector.
-        landmarks: float64, shape (5, 2), x and y of `LANDMARKS` as seen in the image, with pixel
-            centres at whole numbers; None where the detector gives none.
     """
 
     box: np.ndarray
     score: float
-    landmarks: np.ndarray | None = None
 
     @property
     def area(self) -> float:
@@ -63,32 +59,6 @@ def square_box(box: np.ndarray, scale: float = 1.3) -> np.ndarray:
     centre = (box[..., :2] + box[..., 2:]) / 2
     half = (box[..., 2:] - box[..., :2]).max(-1, keepdims=True) * scale / 2
     return np.concatenate([centre - half, centre + half], axis=-1)
-
-
-def mouth_box(box: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
-    """Return a square about the mouth.
-
-    With landmarks it lies on the middle of the mouth's corners and its side is 1.2 times the
-    distance from there to the middle of the eyes. Otherwise both are estimated from a box of the
-    LBP detector: 80 % down, half as wide.
-
-    Args:
-        box: float, shape (..., 4).
-        landmarks: float, shape (..., 5, 2), or None.
-
-    Returns:
-        float64, shape (..., 4).
-    """
-    if landmarks is None:
-        box = np.asarray(box, np.float64)
-        size = box[..., 2:] - box[..., :2]
-        centre = box[..., :2] + size * (0.5, 0.8)
-        side = size[..., :1] * 0.5
-    else:
-        points = np.asarray(landmarks, np.float64) + 0.5
-        centre, eyes = points[..., 3:, :].mean(-2), points[..., :2, :].mean(-2)
-        side = np.linalg.norm(centre - eyes, axis=-1, keepdims=True) * 1.2
-    return np.concatenate([centre - side / 2, centre + side / 2], axis=-1)
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from papercommons.errors import DataError
+from papercommons.errors import DataError, missing_library
 from papercommons.faces.boxes import Face, overlap
 
 Detector = Callable[[np.ndarray], list[Face]]
@@ -37,8 +37,8 @@ def open_detector(name: str = "lbp") -> Detector:
 class LbpDetector:
     """Frontal faces by a cascade of local binary patterns (Liao et al. 2007), from scikit-image.
 
-    Its box goes from the brows to below the mouth; it gives no landmarks. Windows that overlap are
-    gathered about the one most of them agree with; the score is how many do.
+    Its box goes from the brows to below the mouth. Windows that overlap are gathered about the one
+    most of them agree with; the score is how many do.
     """
 
     def __init__(self, *, side: int = 480, min_share: float = 1 / 12, min_windows: int = 5) -> None:
@@ -56,10 +56,7 @@ class LbpDetector:
             from skimage.data import lbp_frontal_face_cascade_filename
             from skimage.feature import Cascade
         except ImportError:
-            raise DataError(
-                "finding faces needs scikit-image, which is not installed; run: pip install "
-                '"papercommons[faces]"'
-            ) from None
+            raise missing_library("finding faces", "scikit-image", "papercommons[faces]") from None
         self._cascade: Any = Cascade(lbp_frontal_face_cascade_filename())
         self.side, self.min_share, self.min_windows = side, min_share, min_windows
 
@@ -94,7 +91,7 @@ class LbpDetector:
 
 
 class MtcnnDetector:
-    """Faces with five landmarks by MTCNN (Zhang et al. 2016), where facenet_pytorch is installed.
+    """Faces by MTCNN (Zhang et al. 2016), where facenet_pytorch is installed.
 
     Its box goes from the forehead to the chin; the score is a probability.
     """
@@ -129,12 +126,12 @@ class MtcnnDetector:
         image = check_image(image)
         if image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)
-        boxes, scores, points = self._network.detect(image, landmarks=True)
+        boxes, scores = self._network.detect(image)
         if boxes is None:
             return []
         faces = [
-            Face(np.asarray(box, np.float64), float(score), np.asarray(five, np.float64))
-            for box, score, five in zip(boxes, scores, points, strict=True)
+            Face(np.asarray(box, np.float64), float(score))
+            for box, score in zip(boxes, scores, strict=True)
         ]
         return largest_first([face for face in faces if face.score >= self.min_score])
 

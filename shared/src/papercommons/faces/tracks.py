@@ -18,13 +18,11 @@ class Track:
     Attributes:
         numbers: of the frames where it was found, int64, shape (K,), increasing, K >= 1.
         boxes: float64, shape (K, 4).
-        landmarks: float64, shape (K, 5, 2); None if the detector gave none.
         looked: in how many frames of the clip faces were looked for.
     """
 
     numbers: np.ndarray
     boxes: np.ndarray
-    landmarks: np.ndarray | None
     looked: int
 
     @property
@@ -48,17 +46,6 @@ class Track:
             float64, shape (count, 4).
         """
         return smooth_between(self.numbers, self.boxes, count, width=width)
-
-    def landmarks_at(self, count: int, *, width: int = 5) -> np.ndarray | None:
-        """Return the landmarks in each frame, float64, shape (count, 5, 2), or None.
-
-        Args:
-            count: frames of the clip.
-            width: see `boxes_at`.
-        """
-        if self.landmarks is None:
-            return None
-        return smooth_between(self.numbers, self.landmarks, count, width=width)
 
 
 def smooth_between(
@@ -160,10 +147,8 @@ def _pairs(
 
 def _track(track: list[tuple[int, int, Face]], looked: int) -> Track:
     faces = [face for _, _, face in track]
-    points = [face.landmarks for face in faces if face.landmarks is not None]
     return Track(
         numbers=np.array([number for _, number, _ in track], np.int64),
         boxes=np.stack([face.box for face in faces]),
-        landmarks=np.stack(points) if len(points) == len(faces) else None,
         looked=looked,
     )

@@ -159,18 +159,37 @@ def gsc_bits(features: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
     Args:
         features: densities, shape (..., 512).
-        thresholds: `FIXED_THRESHOLDS` or `median_thresholds` of the training images, shape (512,).
+        thresholds: `FIXED_THRESHOLDS`, or medians over the training images, shape (512,).
     """
     return np.asarray(features, np.float32) > np.asarray(thresholds, np.float32)
 
 
-def median_thresholds(features: np.ndarray) -> np.ndarray:
-    """Return the median of each feature over the training images, float32, shape (512,).
+def bit_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return how alike bits are: (1 + r) / 2 of Pearson's r, in [0, 1].
+
+    Where a vector is constant: 1 if both are equal, else 1/2.
 
     Args:
-        features: densities, shape (N, 512), N >= 1.
+        a: bool, shape (..., D).
+        b: bool, of a shape that broadcasts with it.
+
+    Returns:
+        float64, shape (...).
+
+    Raises:
+        ValueError: not bool, or lengths differ.
     """
-    return np.median(features, axis=0).astype(np.float32)
+    a, b = np.asarray(a), np.asarray(b)
+    if a.dtype != bool or b.dtype != bool or not a.ndim or a.shape[-1:] != b.shape[-1:]:
+        raise ValueError(
+            f"vectors must be bool of one length, got {a.dtype} {a.shape} and {b.dtype} {b.shape}"
+        )
+    s11, s10, s01 = (np.asarray((x & y).sum(-1), np.float64) for x, y in ((a, b), (a, ~b), (~a, b)))
+    s00 = a.shape[-1] - s11 - s10 - s01
+    margins = np.sqrt((s10 + s11) * (s01 + s00) * (s11 + s01) * (s00 + s10))
+    equal = ((s10 + s01) == 0).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return 0.5 + 0.5 * np.where(margins > 0, (s11 * s00 - s10 * s01) / margins, equal)
 
 
 def _otsu(images: np.ndarray) -> np.ndarray:

@@ -190,20 +190,57 @@ def brier(probabilities: ArrayLike, same: ArrayLike) -> float:
     return float(np.square(probabilities - same).mean())
 
 
-def ece(probabilities: ArrayLike, same: ArrayLike, *, bins: int = 15) -> float:
+def ece(
+    probabilities: ArrayLike, same: ArrayLike, *, bins: int = 15, balanced: bool = False
+) -> float:
     """Return the expected calibration error: mean |probability - frequency| over equal bins.
 
     Args:
         probabilities: of same, in [0, 1], shape (P,).
         same: 1 or 0, shape (P,).
         bins: of equal width, >= 1; each weighs as many pairs as it holds.
+        balanced: both classes weigh the same, as they do for probabilities at even prior odds.
+
+    Returns:
+        a number in [0, 1]; NaN if balanced and a class is missing.
 
     Raises:
         ValueError: shapes do not match, or a probability is not in [0, 1].
     """
     probabilities, same = _check_probabilities(probabilities, same)
-    of_bin = np.bincount(probability_bins(probabilities, bins), probabilities - same)
-    return float(np.abs(of_bin).sum() / len(same))
+    weights = np.ones(len(same))
+    if balanced:
+        if same.all() or not same.any():
+            return float("nan")
+        weights = np.where(same, 1 / same.sum(), 1 / (~same).sum())
+    return float(weighted_ece(probabilities, same, weights[None], bins=bins)[0])
+
+
+def weighted_ece(
+    probabilities: ArrayLike, same: ArrayLike, weights: ArrayLike, *, bins: int = 15
+) -> np.ndarray:
+    """Return the expected calibration error for each row of weights.
+
+    Args:
+        probabilities: see `ece`.
+        same: see `ece`.
+        weights: >= 0, one row per estimate (of a bootstrap), shape (R, P).
+        bins: see `ece`.
+
+    Returns:
+        float64, shape (R,); NaN where a row weighs nothing.
+
+    Raises:
+        ValueError: see `ece`, or weights of another shape.
+    """
+    probabilities, same = _check_probabilities(probabilities, same)
+    weights = np.asarray(weights, np.float64)
+    if weights.ndim != 2 or weights.shape[1] != len(same):
+        raise ValueError(f"weights must be (R, {len(same)}), got {weights.shape}")
+    bin_, error = probability_bins(probabilities, bins), probabilities - same
+    gaps = np.stack([weights @ np.where(bin_ == n, error, 0) for n in range(bins)])
+    total = weights.sum(1)
+    return np.abs(gaps).sum(0) / np.where(total > 0, total, np.nan)
 
 
 def probability_bins(probabilities: np.ndarray, bins: int) -> np.ndarray:

@@ -106,7 +106,7 @@ def _measures(
     """Return every measure for each row of weights, (R, N)."""
     import torch
 
-    from papercommons.metrics.ranking import weighted_auc
+    from papercommons.metrics.roc import weighted_auc
 
     weights, altered = weights.double(), torch.from_numpy(truth)
     called = torch.from_numpy(score > threshold)

@@ -26,7 +26,6 @@ from papercommons.metrics.roc import (
     as_array,
     as_binary,
     batch_auc,
-    binary_auc,
     score_levels,
     unchecked_auc,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "Confusion",
     "Protocol",
     "batch_metrics",
-    "binary_auc",
     "boundary_f1",
     "confusion",
     "dilate",

@@ -9,7 +9,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from papercommons.metrics.verification import equal_error_rate, roc_auc
+from papercommons.metrics.roc import binary_auc
+from papercommons.metrics.verification import equal_error_rate
 
 
 class PairScores(Metric):
@@ -42,6 +43,6 @@ class PairScores(Metric):
             return {"auc": float("nan"), "eer": float("nan")}
         numbers = scores.numpy()
         return {
-            "auc": float(roc_auc(numbers, same)),
+            "auc": binary_auc(numbers, same),
             "eer": float(equal_error_rate(numbers, same)[0]),
         }

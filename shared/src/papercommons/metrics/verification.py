@@ -34,7 +34,6 @@ __all__ = [
     "fit_calibration",
     "min_cllr",
     "pair_weights",
-    "roc_auc",
     "tippett",
     "verification_metrics",
 ]
@@ -57,24 +56,10 @@ class Metric(NamedTuple):
     high: float
 
 
-def roc_auc(scores: ArrayLike, same: ArrayLike) -> float:
-    """Return the area under the ROC curve; NaN if only one class is there.
-
-    Args:
-        scores: higher = more alike, finite, shape (P,).
-        same: 1 or 0, shape (P,).
-
-    Raises:
-        ValueError: shapes do not match, or scores are not finite.
-    """
-    scores, same = check_scores(scores, same)
-    return float(_weighted_auc(scores, same, np.ones((1, len(same))))[0])
-
-
 def _weighted_auc(scores: np.ndarray, same: np.ndarray, weights: np.ndarray) -> np.ndarray:
     import torch
 
-    from papercommons.metrics.ranking import weighted_auc
+    from papercommons.metrics.roc import weighted_auc
 
     arrays = (torch.from_numpy(array) for array in (scores, same, weights))
     return weighted_auc(*arrays).numpy()

@@ -1,1 +1,1 @@
-"""Text-to-image models small enough to train in minutes; needs ``papercommons[diffusion]``."""
+"""Text-to-image models small enough to train in minutes; diffusers is not needed here."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from papercommons.checks import check_at_least, check_positive
+
 LENGTH: dict[str, dict[str, Any]] = {
     "simple": {
         "autoencoder_epochs": 1,
@@ -68,13 +70,8 @@ class SceneModelOptions:
     judged: int = 100
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} must be >= 1, got {value}")
-        for name in ("lr", "autoencoder_lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"--{name} must be > 0, got {getattr(self, name)}")
+        check_at_least(1, **{name: getattr(self, name) for name in _COUNTS})
+        check_positive(lr=self.lr, autoencoder_lr=self.autoencoder_lr)
 
     def resolved(self) -> dict[str, Any]:
         """Return what was left to the kind of scenes, by name."""

@@ -8,35 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from papercommons.errors import DataError
-from papercommons.video.rates import check_positive
 from papercommons.video.streams import NoStreamError, Stream, open_stream
 
 _GAP = 0.05  # seconds without sound that are filled with silence; below, clocks only jitter
-
-
-def read_waveform(
-    path: str | Path, sample_rate: int = 16_000, *, max_seconds: float = 600.0
-) -> np.ndarray:
-    """Return the sound of a video or sound file, all channels mixed to one.
-
-    Args:
-        path: the file.
-        sample_rate: samples per second of the result, in Hz.
-        max_seconds: longer sound is refused.
-
-    Returns:
-        float32, shape (S,), as `Clip.waveform`.
-
-    Raises:
-        ValueError: sample_rate is not positive.
-        DataError: see `read_clip`.
-    """
-    check_positive(sample_rate=sample_rate)
-    sound = read_sound(Path(path), sample_rate, max_seconds, require=True)
-    assert sound is not None
-    if sound.error:
-        raise sound.error
-    return sound.waveform
 
 
 class Sound(NamedTuple):
@@ -62,7 +36,18 @@ class Sound(NamedTuple):
 
 
 def read_sound(path: Path, sample_rate: int, max_seconds: float, *, require: bool) -> Sound | None:
-    """Return a file's sound, see `read_waveform`; None if there is none and none is required."""
+    """Return the sound of a video or sound file, all channels mixed to one.
+
+    Args:
+        path: the file.
+        sample_rate: samples per second of the result, in Hz, > 0.
+        max_seconds: longer sound is refused.
+        require: a file without sound is an error, else None.
+
+    Raises:
+        DataError: see `papercommons.video.clips.read_clip`; what is only broken in part is in
+            `Sound.error`.
+    """
     try:
         with open_stream(path, "audio") as stream:
             waveform = _resampled(stream, sample_rate, max_seconds)

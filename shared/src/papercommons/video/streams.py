@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from papercommons.errors import DataError, reason
+from papercommons.errors import DataError, missing_library, reason
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -209,9 +209,7 @@ def import_av() -> None:
     try:
         import av  # noqa: F401
     except ImportError:
-        raise DataError(
-            'video needs PyAV, which is not installed; run: pip install "papercommons[video]"'
-        ) from None
+        raise missing_library("video", "PyAV", "papercommons[video]") from None
 
 
 def _choose(path: Path, container: InputContainer, kind: Kind) -> Any:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from multi_edits.metrics.clip import clip_similarity, directional_similarity, load_clip
     from multi_edits.metrics.columns import COLUMNS
     from multi_edits.metrics.measuring import (
-        EditingMetrics,
         MetricModels,
         load_models,
         measure_edit,
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 _HOME = {
     "COLUMNS": "columns",
     "DinoKeys": "structure",
-    "EditingMetrics": "measuring",
     "Lpips": "perceptual",
     "MetricModels": "measuring",
     "Scorer": "aspects",
@@ -47,7 +45,6 @@ _HOME = {
 __all__ = [
     "COLUMNS",
     "DinoKeys",
-    "EditingMetrics",
     "Lpips",
     "MetricModels",
     "Scorer",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from papercommons.errors import DataError, reason
+from papercommons.errors import DataError, missing_library, reason
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -107,9 +107,7 @@ def _open_clip(name: str, device: torch.device) -> ClipEncoder:
     try:
         import open_clip
     except ImportError:
-        raise DataError(
-            f"{OPEN_CLIP}{name}: needs open_clip; pip install open_clip_torch"
-        ) from None
+        raise missing_library(f"{OPEN_CLIP}{name}", "open_clip", "multi-edits[open-clip]") from None
     name, _, weights = name.partition("=")
     if not weights:
         raise DataError(f"{OPEN_CLIP}{name}: no weights; write {OPEN_CLIP}{name}=FILE_OR_TAG")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from papercommons.errors import DataError
 from torch import Tensor
-from torchmetrics import Metric
 
 from multi_edits.benchmark_records import Record
 from multi_edits.metrics.aspects import (
@@ -212,50 +210,3 @@ def _black_outside(image: Any, mask: np.ndarray) -> Any:
     from PIL import Image
 
     return Image.fromarray(np.array(image.convert("RGB")) * mask[:, :, None].astype(np.uint8))
-
-
-class EditingMetrics(Metric):
-    """Means of `measure_edit` over images; an image where a value is None does not count for it.
-
-    Args:
-        models: see `measure_edit`.
-    """
-
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, models: MetricModels | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.models = models or MetricModels()
-        for name in ("total", "count"):
-            zeros = torch.zeros(len(NAMES), dtype=torch.float64)
-            self.add_state(name, zeros, dist_reduce_fx="sum")
-
-    def update(self, record: Record, source: Any, edited: Any) -> None:
-        """Measure one edited image.
-
-        Args:
-            record: see `measure_edit`.
-            source: see `measure_edit`.
-            edited: see `measure_edit`.
-        """
-        self.add(measure_edit(record, source, edited, self.models))
-
-    def add(self, values: Mapping[str, float | None]) -> None:
-        """Count values that were measured before.
-
-        Args:
-            values: of `measure_edit`.
-        """
-        known = [values.get(name) for name in NAMES]
-        self.total += torch.tensor([value or 0.0 for value in known]).to(self.total)
-        self.count += torch.tensor([value is not None for value in known]).to(self.count)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the mean of each metric, NaN where no image has a value."""
-        return dict(zip(NAMES, self.total / self.count, strict=True))
-
-    def counts(self) -> dict[str, int]:
-        """Return how many images each mean is over."""
-        return dict(zip(NAMES, (int(n) for n in self.count), strict=True))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -173,14 +173,6 @@ class BiGAN(nn.Module):
             self.discriminator(*(part.detach() for part in generated)),
         )
         return {"loss": fooled, "discriminator_loss": told}
-
-    def generator_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of generator and encoder."""
-        return chain(self.generator.parameters(), self.encoder.parameters())
-
-    def discriminator_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of the discriminator."""
-        return self.discriminator.parameters()
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from papercommons.metrics.ranking import weighted_auc
+from papercommons.metrics.roc import weighted_auc
 from torchmetrics.functional.classification import binary_auroc
 
 
