@@ -91,20 +91,21 @@ def train(faces: Faces) -> SemForgeNet:
 
 
 def main() -> None:
-    """Draw the first unseen face with two regions altered, where the network looks, its answer."""
+    """Draw the middle one of the unseen faces with two regions altered, and what is said of it."""
     net, test = train(draw_faces(SEEN, PICTURES)), draw_faces(UNSEEN, 300)
     with torch.inference_mode():
         p = net.probabilities(net(net.normalised(test.pictures)))[:, 0]
     print(f"semforge: AUC of fake {binary_auc(p, test.labels[:, 0]):.3f}")
-    place = int((test.labels.sum(1) == 4).int().argmax())  # fake, an attribute, two regions
+    few = (test.labels.sum(1) == 4).nonzero()[:, 0]  # fake, an attribute, two regions
+    place = int(few[p[few].argsort()[len(few) // 2]])
     _, _, *regions = (node for node, on in zip(GRAPH.nodes, test.labels[place], strict=True) if on)
     face = (255 * test.pictures[place]).round().to(torch.uint8).permute(1, 2, 0).numpy()
     inspector = Inspector(net, torch.device("cpu"), "32-true", None, {})
     look = Look(Cropper("none", SIZE), 1, BATCH, 0.0, "occlusion", node=0)
     seen = SeenFace(face[None], [None], np.zeros(1), [0])
     verdict = judge_face(seen, 1, inspector, look, {})
-    levels, _ = heat_map(face, inspector, look)
-    strength = np.clip(levels, 0, None) / np.max(levels)
+    levels: Any = heat_map(face, inspector, look)[0]
+    strength = levels.clip(0) / levels.max()
     large = Image.fromarray(face).resize((256, 256), Image.Resampling.BICUBIC)
     marked = outline(heat(large, 255 * strength), union(regions, SIZE) > 0.5)
     likeliest = sorted(verdict.probabilities.items(), key=lambda item: -item[1])[:5]

@@ -23,7 +23,7 @@ def scale_map(values: Tensor, *, clamp: float = 0.0) -> Tensor:
     """
     values = values.float()
     if not bool(values.isfinite().all()):
-        raise DataError("a map is not finite; load the model in float32 or bfloat16")
+        raise DataError("a map must be finite; load the model in float32 or bfloat16")
     if clamp > 0:
         values = values.clamp_max(clamp * values.mean())
     low = values.amin()

@@ -207,7 +207,9 @@ def flatten(vectors: np.ndarray, method: str, *, seed: int = 0) -> np.ndarray:
     if method == "UMAP":
         from umap import UMAP
 
-        flat: np.ndarray = UMAP(random_state=seed, metric="cosine").fit_transform(vectors)
+        flat: np.ndarray = UMAP(
+            n_neighbors=min(15, len(vectors) - 1), random_state=seed, n_jobs=1, metric="cosine"
+        ).fit_transform(vectors)
         return flat
     from sklearn.manifold import TSNE
 
