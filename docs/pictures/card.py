@@ -14,7 +14,7 @@ from PIL import Image
 
 WIDTH, HEIGHT = 5.0, 2.0  # inches of 120 pixels
 TITLE, TEXT = 12, 11  # points: still read where the picture is half as wide
-BLUE, ORANGE, GREEN, GREY = PALETTE[0], PALETTE[1], PALETTE[2], "#cbd5e1"
+BLUE, ORANGE, GREY, YELLOW = *PALETTE[:2], "#cbd5e1", "#facc15"
 COLORS = 128  # of the file's palette
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -46,6 +46,19 @@ def show(axes: Any, pixels: Any, title: str = "", *, interpolation: str = "neare
     axes.set_title(title, fontsize=TITLE, loc="center")
     axes.set_anchor("N")  # titles stand in one line
     axes.axis("off")
+
+
+def mark(axes: Any, mask: np.ndarray, size: tuple[int, int]) -> None:
+    """Draw a line around the true region of a picture that is shown.
+
+    Args:
+        axes: of matplotlib.
+        mask: bool, (h, w), of any size.
+        size: width and height of the picture in pixels.
+    """
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    levels = np.asarray(grey.resize(size, Image.Resampling.BILINEAR))
+    axes.contour(levels, levels=[127], colors=[YELLOW], linewidths=1.8)
 
 
 def plain(axes: Any, *spines: str) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from card import save, show
+from card import mark, save, show
 from defi_net import DeFINet, boundary_loss, edge_label, structure_loss
 from defi_net.engines import EngineOptions, open_engine
 from defi_net.localizing import Localizer
 from defi_net.masks import draw_mask
 from papercommons.data.distortions import noise
 from papercommons.metrics.roc import binary_auc
-from papercommons.pictures import heat, outline
+from papercommons.pictures import heat
 from PIL import Image
 from skimage import data
 from torch import Tensor
@@ -73,13 +73,17 @@ def main() -> None:
     forged = inpainted(photo, spoon, rng)
     found = localizer(forged)
     print(f"defi-net: AUC of the pixels {binary_auc(found, spoon):.3f}")
-    marked = outline(heat(Image.fromarray(forged), 255 * found), spoon)
-    panels = {"photo": photo, "inpainted": forged, "found": marked}
+    panels = {
+        "photo": Image.fromarray(photo),
+        "inpainted": Image.fromarray(forged),
+        "found": heat(Image.fromarray(forged), 255 * found),
+    }
 
     def draw(figure: Any) -> None:
         row = figure.subplots(1, 3)
         for axes, (title, pixels) in zip(row, panels.items(), strict=True):
-            show(axes, pixels, title, interpolation="bilinear")
+            show(axes, pixels, title, interpolation="antialiased")
+        mark(row[-1], spoon, panels["found"].size)
 
     save("defi-net", draw)
 

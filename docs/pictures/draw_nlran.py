@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from card import BLUE, GREY, TEXT, TITLE, plain, save, show
+from card import BLUE, GREY, TEXT, TITLE, mark, plain, save, show
 from nlran import NLRAN
 from nlran.heatmaps import heat_maps, to_input_grid
 from nlran.phantoms import Lesions, make_phantom
-from papercommons.pictures import heat, outline
+from papercommons.pictures import heat
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -62,7 +62,7 @@ def main() -> None:
     number = int(masks[place].sum((1, 2)).argmax())
     pixels = (255 * volumes[place, 0, number]).round().to(torch.uint8).numpy()
     smooth = Image.fromarray(pixels).convert("RGB").resize((256, 256), Image.Resampling.BICUBIC)
-    found = outline(heat(smooth, 255 * levels[place, number]), masks[place, number])
+    found = heat(smooth, 255 * levels[place, number])
     shares = logits[place].softmax(0).tolist()
 
     def draw(figure: Any) -> None:
@@ -75,6 +75,7 @@ def main() -> None:
         for k, share in enumerate(shares):
             middle.text(k, share, f"{share:.2f}", ha="center", va="bottom", fontsize=TEXT)
         show(right, found, "heat map")
+        mark(right, masks[place, number], found.size)
 
     save("nlran", draw)
 

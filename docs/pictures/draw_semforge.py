@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from card import BLUE, GREY, TITLE, plain, save, show
+from card import BLUE, GREY, TITLE, mark, plain, save, show
 from cmdfd.talking import film, make_speaker
 from papercommons.metrics.roc import binary_auc
-from papercommons.pictures import heat, outline
+from papercommons.pictures import heat
 from PIL import Image
 from semforge import LabelGraph, SemForgeNet, task_losses
 from semforge.backbones import TinyNetwork
@@ -107,13 +107,14 @@ def main() -> None:
     levels: Any = heat_map(face, inspector, look)[0]
     strength = levels.clip(0) / levels.max()
     large = Image.fromarray(face).resize((256, 256), Image.Resampling.BICUBIC)
-    marked = outline(heat(large, 255 * strength), union(regions, SIZE) > 0.5)
+    marked = heat(large, 255 * strength)
     likeliest = sorted(verdict.probabilities.items(), key=lambda item: -item[1])[:5]
 
     def draw(figure: Any) -> None:
         left, middle, bars = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1])
         show(left, large, "an altered face")
         show(middle, marked, "where it looks")
+        mark(middle, union(regions, SIZE) > 0.5, marked.size)
         names, shares = zip(*likeliest, strict=True)
         colours = [BLUE if name in verdict.decoded else GREY for name in names]
         bars.barh(names, shares, color=colours)
