@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from papercommons.files import atomic_path
 from papercommons.report import PALETTE, figure_png
-from PIL import Image, ImageColor
+from PIL import Image
 
 WIDTH, HEIGHT = 5.0, 2.0  # inches of 120 pixels
 TITLE, TEXT = 12, 11  # points: still read where the picture is half as wide
 BLUE, ORANGE, GREY, YELLOW = *PALETTE[:2], "#cbd5e1", "#facc15"
-COLORS = 128  # of the file's palette, beside white and yellow
+COLORS = 256  # of the file's palette
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
@@ -27,12 +27,10 @@ def save(package: str, draw: Callable[[Any], None]) -> None:
         draw: fills an empty matplotlib Figure.
     """
     whole = Image.open(io.BytesIO(figure_png(draw, width=WIDTH, height=HEIGHT))).convert("RGB")
-    palette = whole.quantize(COLORS)
-    kept = [*ImageColor.getrgb("white"), *ImageColor.getrgb(YELLOW)]
-    palette.putpalette([*kept, *(palette.getpalette() or [])[: 3 * COLORS]])
     target = ASSETS / f"{package}.png"
     with atomic_path(target) as path:
-        found = whole.quantize(palette=palette, dither=Image.Dither.NONE)
+        # The other methods give thin lines the colours of what lies around them.
+        found = whole.quantize(COLORS, Image.Quantize.MAXCOVERAGE)
         found.save(path, format="png", optimize=True)
     print(f"{target.name}: {whole.width} x {whole.height}, {target.stat().st_size:,} bytes")
 
