@@ -2,9 +2,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from papercommons.metrics.bootstrap import bootstrap_interval, group_weights
+from papercommons.metrics.bootstrap import (
+    Estimate,
+    bootstrap_interval,
+    estimate,
+    group_weights,
+    with_intervals,
+)
 
 
 def test_interval_has_the_normal_theory_width():
@@ -91,3 +98,35 @@ def test_groups_are_drawn_whole_and_the_number_of_groups_stays():
 def test_group_weights_need_items_and_draws(groups, draws):
     with pytest.raises(ValueError, match="needs items and draws"):
         group_weights(groups, draws=draws)
+
+
+def test_percentiles_of_what_is_defined():
+    drawn = np.append(np.arange(1001.0), [math.nan] * 9)
+    assert estimate(3.0, drawn) == pytest.approx(Estimate(3.0, 25.0, 975.0))
+
+
+@pytest.mark.parametrize(("value", "drawn"), [(math.nan, [1.0, 2.0]), (1.0, [math.nan])])
+def test_no_interval_of_what_is_not_defined(value, drawn):
+    assert estimate(value, drawn) == pytest.approx(Estimate(value, math.nan, math.nan), nan_ok=True)
+
+
+@pytest.mark.parametrize("at_once", [5_000_000, 700])
+def test_intervals_of_a_mean_are_those_of_normal_theory(monkeypatch, at_once):
+    monkeypatch.setattr("papercommons.metrics.bootstrap._AT_ONCE", at_once)
+    values = torch.randn(300, generator=torch.Generator().manual_seed(4), dtype=torch.double)
+    twice = values.repeat_interleave(2)  # of each group two equal items
+    found = with_intervals(
+        lambda weights: {"mean": (weights @ twice) / weights.sum(1)},
+        [k // 2 for k in range(600)],
+        draws=2000,
+    )["mean"]
+    half = 1.96 * float(values.std()) / math.sqrt(300)
+    assert found.value == pytest.approx(float(values.mean()))
+    assert found.low == pytest.approx(found.value - half, abs=0.1 * half)
+    assert found.high == pytest.approx(found.value + half, abs=0.1 * half)
+
+
+@pytest.mark.parametrize(("groups", "draws"), [([], 10), (["a"], 0)])
+def test_intervals_need_items_and_draws(groups, draws):
+    with pytest.raises(ValueError, match="needs items and draws"):
+        with_intervals(lambda weights: {"sum": weights.sum(1)}, groups, draws=draws)

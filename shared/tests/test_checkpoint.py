@@ -226,6 +226,20 @@ def test_broken_configs(tmp_path, content, message):
         read_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"package": "b"}, "config.json: entry package: expected b, got 'a'"),
+        ({"entries": ("size", "model", "net")}, "config.json: no entry model, net"),
+    ],
+)
+def test_what_a_config_must_say(tmp_path, wanted, message):
+    save_model(nn.Linear(2, 2), tmp_path, {"package": "a", "size": 3})
+    assert read_config(tmp_path, package="a", entries=("size",))["size"] == 3
+    with pytest.raises(DataError, match=message):
+        read_config(tmp_path, **wanted)
+
+
 def test_config_is_strict_json(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         save_model(network(), tmp_path, {"mean": float("nan")})

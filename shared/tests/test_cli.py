@@ -121,6 +121,12 @@ def fails_in_library(*, data: str = "{") -> None:
         (FileNotFoundError(2, "No such file", "a/b"), 2, "error: a/b: no such file"),
         (PermissionError(13, "Permission denied", "a"), 2, "error: a: permission denied"),
         (NotADirectoryError(20, "Not a directory", "a/b"), 2, "error: a/b: not a directory"),
+        (
+            OSError(36, "File name too long", "a" * 300),
+            2,
+            f"error: {'a' * 300}: file name too long",
+        ),
+        (OSError(40, "Too many levels of symbolic links", "a"), 2, "error: a: too many levels"),
         (PermissionError("no name"), 1, "failed: PermissionError: no name"),
         (OSError(28, "No space left on device", "x"), 1, "failed: OSError: [Errno 28] No space"),
         (RuntimeError("two\nlines"), 1, "failed: RuntimeError: two (--debug shows where)"),

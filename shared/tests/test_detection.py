@@ -52,7 +52,7 @@ def test_intervals_cover_and_follow_the_sources():
 
 def test_draws_in_parts(monkeypatch):
     scores, altered = np.linspace(0, 1, 30), np.arange(30) % 3 == 0
-    monkeypatch.setattr("papercommons.metrics.detection._CHUNK", 100)
+    monkeypatch.setattr("papercommons.metrics.bootstrap._AT_ONCE", 100)
     found = image_metrics(scores, altered, draws=300)
     assert all(low < value < high for value, low, high in found.values())
 

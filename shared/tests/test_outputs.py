@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from papercommons.errors import DataError
-from papercommons.files import hash_saved, name_outputs, read_note
+from papercommons.files import hash_saved, hash_texts, name_outputs, read_note
 
 
 @pytest.fixture
@@ -22,15 +22,36 @@ def saved(tmp_path):
 
 @given(
     st.lists(
-        st.sampled_from(["", "a", "a_2", "a_3", "ä b", "../x", ".a", "a\n", "a/b"]), max_size=9
+        st.sampled_from(
+            [
+                "",
+                "a",
+                "a_2",
+                "a_3",
+                "ä b",
+                "../x",
+                ".a",
+                "a\n",
+                "a/b",
+                "\udcff",
+                "ü" * 200,
+                "ü" * 201,
+            ]
+        ),
+        max_size=9,
     )
 )
 def test_names_of_outputs_are_plain_and_unique(stems):
     found = name_outputs(stems, empty="picture")
     assert len(set(found)) == len(found) == len(stems)
-    assert all(re.fullmatch(r"[\w-]+", name) for name in found)
+    assert all(re.fullmatch(r"[\w-]+", name) and len(name.encode()) < 130 for name in found)
     assert found == name_outputs(stems, empty="picture")
     assert name_outputs(stems[:1], empty="picture") == found[:1]
+
+
+def test_texts_that_are_no_utf_8_have_a_hash():
+    assert hash_texts(["a", "\udcff"]) != hash_texts(["a", "\udcfe"])
+    assert hash_texts(["a", "b"]) != hash_texts(["b", "a"])
 
 
 @pytest.mark.parametrize(

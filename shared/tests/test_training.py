@@ -19,8 +19,8 @@ from papercommons.errors import DataError
 from papercommons.training import (
     fit,
     gather_predictions,
-    judging_options,
-    make_trainer,
+    load_best,
+    run_files,
     seed_everything,
 )
 from torch import nn
@@ -212,6 +212,27 @@ def test_best_may_be_least_and_is_absent_without_val(tmp_path):
     assert not (tmp_path / "b" / "best.ckpt").exists()
 
 
+def test_the_best_epoch_is_loaded(broken_off, tmp_path):
+    module, history = train(broken_off, resume="last", module=Toy([1.0, 3.0, 2.0, 2.5]))
+    assert load_best(module, None, history) == "epoch 4, the last"
+    assert load_best(module, broken_off, history) == "epoch 2, the best on val"
+    assert same_weights(module.state_dict(), load(broken_off / "best.ckpt")["state_dict"])
+    (broken_off / "export").mkdir()
+    assert run_files(broken_off) == {
+        "last": str(broken_off / "last.ckpt"),
+        "best": str(broken_off / "best.ckpt"),
+        "export": str(broken_off / "export"),
+    }
+
+
+def test_without_a_best_epoch_the_last_one_stays(tmp_path):
+    module, history = train(tmp_path, epochs=2, data=Data(val=False), monitor=None)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    assert load_best(module, tmp_path, history) == "epoch 2, the last"
+    assert same_weights(module.state_dict(), before)
+    assert run_files(tmp_path) == {"last": str(tmp_path / "last.ckpt")}
+
+
 def test_equal_seeds_give_equal_weights(whole):
     again, _ = train(None, monitor=None)
     assert same_weights(again.state_dict(), whole[1].state_dict())
@@ -257,14 +278,6 @@ def test_nothing_is_printed(tmp_path, capfd, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_progress_goes_to_standard_error(monkeypatch, capfd):
-    monkeypatch.setattr("papercommons.training.show_progress", lambda: True)
-    trainer = make_trainer(run_options())
-    assert trainer.progress_bar_callback._console_kwargs == {"stderr": True}
-    quiet = make_trainer(run_options(trainer={"enable_progress_bar": False}))
-    assert quiet.progress_bar_callback is None
-
-
 def test_an_interrupt_is_one(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, callbacks=[Stop(1, KeyboardInterrupt())])
@@ -289,39 +302,6 @@ def test_a_terminated_run_counts_as_interrupted(tmp_path):
 def test_exits_of_others_pass(tmp_path):
     with pytest.raises(SystemExit, match="7"):
         train(None, monitor=None, callbacks=[Stop(1, SystemExit(7))])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"trainer": {"max_step": 3}},
-            "--trainer.max_step: no such option; did you mean max_st",
-        ),
-        ({"trainer": {"callbacks": []}}, "--trainer.callbacks: callbacks are no option"),
-        ({"trainer": {"limit_train_batches": "x"}}, "cannot run as asked: "),
-        ({"accelerator": "abacus"}, "cannot run as asked: .*abacus"),
-        ({"devices": "many"}, "cannot run as asked: "),
-        ({"devices": "0"}, "cannot run as asked: "),
-        ({"strategy": "hope"}, "cannot run as asked: .*hope"),
-    ],
-)
-def test_what_the_trainer_cannot_do(options, message):
-    with pytest.raises(ValueError, match=message) as caught:
-        make_trainer(run_options(**options))
-    assert "\n" not in str(caught.value)
-
-
-def test_trainer_options_win():
-    trainer = make_trainer(run_options(trainer={"max_steps": 3, "precision": "64-true"}), epochs=9)
-    assert trainer.max_steps == 3
-    assert trainer.precision == "64-true"
-    assert trainer.max_epochs == 9
-
-
-def test_judging_stays_on_the_machines_of_training():
-    run = run_options(trainer={"num_nodes": 2, "limit_train_batches": 4}, devices="3")
-    assert judging_options(run) == run_options(trainer={"num_nodes": 2}, devices="3")
 
 
 def test_epochs_must_be_positive(tmp_path):

@@ -139,7 +139,7 @@ def test_intervals_are_those_of_repeated_pairs():
     """A draw in which writers come n times is the set with their pairs repeated."""
     scores, same, left, right = some_pairs(60, writers=6)
     weights = pair_weights(left, right, draws=7, seed=3).astype(int)
-    estimate = verification._estimator(scores, 1.5 * scores, same.astype(bool), 0.75)
+    estimate = verification._measures_of(scores, 1.5 * scores, same.astype(bool), 0.75)
     found = estimate(weights.astype(np.float32))
     for row, times in enumerate(weights):
         index = np.repeat(np.arange(60), times)

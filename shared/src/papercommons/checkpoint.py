@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +158,19 @@ def save_model(module: nn.Module, folder: str | Path, config: Mapping[str, Any])
     return folder
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
+def read_config(
+    folder: str | Path, *, package: str | None = None, entries: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return config.json of a saved model.
 
     Args:
         folder: written by `save_model`.
+        package: which must have saved it; None takes any.
+        entries: that it must have.
 
     Raises:
-        DataError: the folder or the file is missing, or it is not a JSON object.
+        DataError: the folder or the file is missing, it is not a JSON object, another package's,
+            or lacks an entry.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -176,4 +181,11 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise DataError(f"{path}: not readable JSON ({reason(error)})") from error
     if not isinstance(config, dict):
         raise DataError(f"{path}: expected a JSON object")
+    if package is not None and config.get("package") != package:
+        raise DataError(
+            f"{path}: entry package: expected {package}, got {config.get('package')!r}; give a "
+            f"network that {package} saved"
+        )
+    if missing := [name for name in entries if name not in config]:
+        raise DataError(f"{path}: no entry {', '.join(missing)}; give a whole saved network")
     return config

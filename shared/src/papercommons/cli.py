@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import re
@@ -40,6 +41,7 @@ __all__ = [
 
 log = logging.getLogger("papercommons")
 T = TypeVar("T")
+_NOT_THE_USERS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,9 +253,9 @@ def user_message(error: BaseException, module: str) -> str | None:
     """Return the one line to show if `error` is about what the user gave, else None.
 
     That is a `DataError` from anywhere (also out of a data-loader worker, where only its text
-    survives), an error of the system that names a file, or a ValueError that papercommons or the
-    command's own package raised. One raised inside a library is a fault to look into, not the
-    user's.
+    survives), an error of the system that names a file and is no full or failing disk, or a
+    ValueError that papercommons or the command's own package raised. One raised inside a library is
+    a fault to look into, not the user's.
 
     Args:
         error: what was raised.
@@ -261,15 +263,8 @@ def user_message(error: BaseException, module: str) -> str | None:
     """
     if isinstance(error, DataError):
         return one_line(_text_in_worker(error) or str(error))
-    if isinstance(
-        error,
-        FileNotFoundError
-        | FileExistsError
-        | IsADirectoryError
-        | NotADirectoryError
-        | PermissionError,
-    ):
-        if error.filename is None:
+    if isinstance(error, OSError):
+        if error.filename is None or error.errno in _NOT_THE_USERS:
             return None
         return one_line(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}")
     if not isinstance(error, ValueError):

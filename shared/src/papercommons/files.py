@@ -83,6 +83,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 _RUN_MARK = "# Settings of a run, written by papercommons; --config reads them.\n"
 _INPUTS_MARK = "# Read: "
+_NAME_BYTES = 120  # of an output's name: file systems have 255, and endings are added
 
 
 def prepare_out(
@@ -328,8 +329,8 @@ def hash_model(model: str) -> str:
 
 
 def hash_texts(texts: Iterable[str]) -> str:
-    """Return a short hash of texts in their order."""
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    """Return a short hash of texts in their order, also where they are no UTF-8."""
+    return hashlib.sha256("\n".join(texts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def hash_saved(path: str | Path) -> str:
@@ -348,7 +349,7 @@ def hash_saved(path: str | Path) -> str:
 
 
 def name_outputs(stems: Iterable[str], *, empty: str = "file") -> list[str]:
-    """Return a plain, unique name for the outputs of each file; the same for the same list.
+    """Return a plain, unique, short name for the outputs of each file; the same for the same list.
 
     Args:
         stems: names of the files, without folder and suffix.
@@ -362,6 +363,7 @@ def name_outputs(stems: Iterable[str], *, empty: str = "file") -> list[str]:
     last: dict[str, int] = {}
     for stem in stems:
         plain = "".join(c if c.isalnum() or c == "-" else "_" for c in stem) or empty
+        plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore")
         number = last.get(plain, 0) + 1
         while (name := plain if number == 1 else f"{plain}_{number}") in names:
             number += 1

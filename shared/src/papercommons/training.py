@@ -30,6 +30,7 @@ from papercommons.errors import DataError, nearest, reason
 from papercommons.files import prepare_out, write_csv
 from papercommons.report import Section, curves_png
 
+NO_VAL = "THERE IS NO VAL SPLIT: no best.ckpt, no threshold; the last epoch is what is saved"
 _MAY_CHANGE = ("num_workers", "devices", "accelerator", "strategy", "compile", "trainer")
 
 
@@ -198,6 +199,30 @@ def fit(
     with _interruptible():
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return trainer, history
+
+
+def load_best(module: LightningModule, folder: Path | None, history: History) -> str:
+    """Load best.ckpt into a trained module, if there is one; return words for which epoch it is.
+
+    Args:
+        module: as `fit` left it.
+        folder: of the run; None in a dry run.
+        history: of `fit`.
+
+    Returns:
+        ``epoch 3, the best on val`` or ``epoch 10, the last``.
+    """
+    if folder is None or not (folder / "best.ckpt").is_file():
+        return f"epoch {len(history.rows)}, the last"
+    state = read_torch_file(folder / "best.ckpt")
+    module.load_state_dict(state["state_dict"])
+    return f"epoch {int(state['epoch']) + 1}, the best on val"
+
+
+def run_files(folder: Path) -> dict[str, str]:
+    """Return which of last.ckpt, best.ckpt and export/ a run's folder has, by short name."""
+    names = {"last": "last.ckpt", "best": "best.ckpt", "export": "export"}
+    return {name: str(folder / file) for name, file in names.items() if (folder / file).exists()}
 
 
 def _find_checkpoint(folder: Path, resume: str | None) -> Path | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from papercommons.errors import one_line
+from papercommons.errors import DataError, one_line
 from papercommons.files import write_csv
 
 DEFECTS = "defects.csv"
+log = logging.getLogger("papercommons")
 _NAMED = 10  # on the screen
 
 
@@ -54,3 +57,62 @@ def write_defects(folder: Path, defects: Sequence[Defect]) -> None:
         write_csv(folder / DEFECTS, [asdict(defect) for defect in defects])
     else:
         (folder / DEFECTS).unlink(missing_ok=True)
+
+
+class LeftOut:
+    """Items that cannot be used: named on the screen and counted, or refused.
+
+    Attributes:
+        lines: what is wrong, one line for each.
+
+    Args:
+        skip_bad: leave them out; else the first one is raised.
+
+    Example:
+        >>> left_out = LeftOut(skip_bad=True)
+        >>> for name in ("a", "b"):
+        ...     with left_out.noting():
+        ...         raise DataError(f"{name}: broken")
+        >>> left_out.notes()
+        ['left out: a: broken', 'left out: b: broken']
+    """
+
+    def __init__(self, skip_bad: bool) -> None:
+        self.skip_bad = skip_bad
+        self.lines: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note a `DataError` of the block, and go on after it.
+
+        Raises:
+            DataError: that of the block, where none is left out.
+        """
+        try:
+            yield
+        except DataError as error:
+            if not self.skip_bad:
+                raise
+            log.warning("left out: %s", error)
+            self.lines.append(str(error))
+
+    def check_any(self, used: int, what: str) -> None:
+        """Refuse to go on with nothing.
+
+        Args:
+            used: how many items could be used.
+            what: they are, in the plural: ``photographs``.
+
+        Raises:
+            DataError: none could.
+        """
+        if not used:
+            why = self.lines[0] if self.lines else "there are none"
+            raise DataError(f"none of the {what} can be used: {why}")
+
+    def notes(self) -> list[str]:
+        """Return a line for each item left out."""
+        return [f"left out: {line}" for line in self.lines]

@@ -2,10 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_AT_ONCE = 5_000_000  # weights at a time: some eight arrays of 40 MB
+
+
+class Estimate(NamedTuple):
+    """A number and its interval; NaN where it is not defined.
+
+    Attributes:
+        value: on the items themselves.
+        low: 2.5th percentile over resamples.
+        high: 97.5th percentile.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def estimate(value: float, drawn: Any) -> Estimate:
+    """Return a number with the percentiles of its resamples.
+
+    Args:
+        value: on the items themselves.
+        drawn: on each resample, NaN where it is not defined there; shape (R,).
+    """
+    defined = np.asarray(drawn, np.float64)
+    defined = defined[~np.isnan(defined)]
+    if math.isnan(value) or not len(defined):
+        return Estimate(float(value), math.nan, math.nan)
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return Estimate(float(value), float(low), float(high))
+
+
+def with_intervals(
+    measures: Callable[[Tensor], Mapping[str, Any]],
+    groups: Sequence[Hashable],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Return measures of items, with 95 % intervals over resamples of whole groups.
+
+    Args:
+        measures: from weights of the items, float64, shape (R, N), to name -> values, shape (R,),
+            NaN where a measure is not defined. A weight of 2 is the same as an item twice.
+        groups: of each item, N >= 1: its source, patient or speaker; a group's items are drawn
+            together.
+        draws: resamples, >= 1.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: no items, or draws < 1.
+    """
+    import torch
+
+    if not groups or draws < 1:
+        raise ValueError(f"needs items and draws >= 1, got {len(groups)} items, {draws} draws")
+    values = measures(torch.ones(1, len(groups), dtype=torch.double))
+    chunk = max(1, _AT_ONCE // len(groups))
+    drawn = [
+        measures(group_weights(groups, draws=min(chunk, draws - start), seed=seed + turn).double())
+        for turn, start in enumerate(range(0, draws, chunk))
+    ]
+    return {
+        name: estimate(float(value[0]), np.concatenate([part[name] for part in drawn]))
+        for name, value in values.items()
+    }
 
 
 def bootstrap_interval(
@@ -28,6 +99,8 @@ def bootstrap_interval(
         raise ValueError(f"level must be in (0, 1), got {level}")
     if draws < 1:
         raise ValueError(f"draws must be >= 1, got {draws}")
+    import torch
+
     values = values.detach().double().cpu()
     if not torch.isfinite(values).all():
         raise ValueError("values must be finite")
@@ -61,6 +134,8 @@ def group_weights(groups: Sequence[Hashable], *, draws: int = 2000, seed: int = 
     """
     if not groups or draws < 1:
         raise ValueError(f"needs items and draws >= 1, got {len(groups)} items, {draws} draws")
+    import torch
+
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     count = len(numbers)
     generator = torch.Generator().manual_seed(seed)

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from papercommons.metrics.bootstrap import Estimate, with_intervals
 from papercommons.metrics.roc import as_array, as_binary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Score = Literal["max", "top1"]
-_CHUNK = 5_000_000  # weights at a time: some eight arrays of 40 MB
-
-
-class Estimate(NamedTuple):
-    """A number and its interval; NaN where it is not defined.
-
-    Attributes:
-        value: on the images themselves.
-        low: 2.5th percentile over resampled sources.
-        high: 97.5th percentile.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 def image_score(probability: Any, how: Score = "max") -> float:
@@ -88,27 +74,20 @@ def image_metrics(
             "scores, altered and sources must be (N,), "
             f"got {score.shape}, {truth.shape}, {len(names)}"
         )
-    import torch
-
-    from papercommons.metrics.bootstrap import group_weights
-
-    chunk = max(1, _CHUNK // max(1, len(score)))
-    parts = [_measures(score, truth, torch.ones(1, len(score)), threshold)]
-    for turn, start in enumerate(range(0, draws, chunk)):
-        drawn = group_weights(names, draws=min(chunk, draws - start), seed=seed + turn)
-        parts.append(_measures(score, truth, drawn, threshold))
-    return {name: _estimate(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+    return with_intervals(
+        lambda weights: _measures(score, truth, weights, threshold), names, draws=draws, seed=seed
+    )
 
 
 def _measures(
     score: np.ndarray, truth: np.ndarray, weights: Tensor, threshold: float
-) -> dict[str, np.ndarray]:
+) -> dict[str, Tensor]:
     """Return every measure for each row of weights, (R, N)."""
     import torch
 
     from papercommons.metrics.roc import weighted_auc
 
-    weights, altered = weights.double(), torch.from_numpy(truth)
+    altered = torch.from_numpy(truth)
     called = torch.from_numpy(score > threshold)
     tp, fn, fp, tn = (
         weights @ (kind & said).double()
@@ -116,7 +95,7 @@ def _measures(
         for said in (called, ~called)
     )
     hit, alarm = tp / (tp + fn), fp / (fp + tn)
-    found = {
+    return {
         "auc": weighted_auc(torch.from_numpy(score), altered, weights),
         "balanced_accuracy": (hit + 1 - alarm) / 2,
         "f1": torch.where(tp + fn > 0, 2 * tp / (2 * tp + fp + fn), torch.nan),
@@ -124,16 +103,6 @@ def _measures(
         "false_alarm_rate": alarm,
         "detection_rate": hit,
     }
-    return {name: values.numpy() for name, values in found.items()}
-
-
-def _estimate(values: np.ndarray) -> Estimate:
-    """Return the first value, with percentiles of the others that are defined."""
-    drawn = values[1:][~np.isnan(values[1:])]
-    if np.isnan(values[0]) or not len(drawn):
-        return Estimate(float(values[0]), math.nan, math.nan)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(float(values[0]), float(low), float(high))
 
 
 def false_alarm_threshold(authentic: Any, rate: float) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from papercommons.metrics.bootstrap import Estimate, estimate
 from papercommons.metrics.calibration import (
     Calibration,
     brier,
@@ -39,21 +39,8 @@ __all__ = [
 ]
 
 _BINS = 15
+Metric = Estimate  # REMOVE
 _CHUNK = 2_000_000  # weights at a time: some ten arrays of 16 MB
-
-
-class Metric(NamedTuple):
-    """A value and its 95 % interval; NaN where it is not defined.
-
-    Attributes:
-        value: on the pairs themselves.
-        low: 2.5th percentile over resampled writers.
-        high: 97.5th percentile.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 def _weighted_auc(scores: np.ndarray, same: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -218,7 +205,7 @@ def verification_metrics(
     threshold: float,
     draws: int = 1000,
     seed: int = 0,
-) -> dict[str, Metric]:
+) -> dict[str, Estimate]:
     """Return all measures with 95 % intervals over writers (`pair_weights`).
 
     ``accuracy, precision, recall, f1, false_match_rate, false_non_match_rate`` at the threshold;
@@ -236,7 +223,7 @@ def verification_metrics(
         seed: of the resampling.
 
     Returns:
-        `Metric` by name; NaN where a class is missing.
+        `Estimate` by name; NaN where a class is missing.
 
     Raises:
         ValueError: shapes do not match, values are not finite, or threshold is NaN.
@@ -247,34 +234,26 @@ def verification_metrics(
         raise ValueError("scores and llr must be finite, and threshold not NaN")
     if len(left_writers) != len(same):
         raise ValueError(f"{len(same)} pairs, but writers of {len(left_writers)}")
-    estimate = _estimator(scores, llr, same, threshold)
-    values = estimate(np.ones((1, len(same))))
+    measures = _measures_of(scores, llr, same, threshold)
+    values = measures(np.ones((1, len(same))))
     times, left, right = _writer_draws(left_writers, right_writers, draws, seed)
     chunk = max(1, _CHUNK // len(same))
     drawn = [
-        estimate(_products(times[start : start + chunk], left, right))
+        measures(_products(times[start : start + chunk], left, right))
         for start in range(0, draws, chunk)
     ]
     return {
-        name: Metric(float(values[name][0]), *_interval(np.concatenate([d[name] for d in drawn])))
-        for name in values
+        name: estimate(float(value[0]), np.concatenate([part[name] for part in drawn]))
+        for name, value in values.items()
     }
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+_Measures = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-_Estimate = Callable[[np.ndarray], dict[str, np.ndarray]]
-
-
-def _estimator(
+def _measures_of(
     scores: np.ndarray, llr: np.ndarray, same: np.ndarray, threshold: float
-) -> _Estimate:
+) -> _Measures:
     """Return the function from pair weights, (R, P), to every measure, (R,)."""
     accepted = scores >= threshold
     probability = 1 / (1 + np.exp(-np.clip(llr, -700, 700)))
@@ -286,7 +265,7 @@ def _estimator(
     columns = np.column_stack([*counted, *summed, in_bin * error[:, None]]).astype(np.float64)
     levels = _Levels(scores, same)
 
-    def estimate(weights: np.ndarray) -> dict[str, np.ndarray]:
+    def measures(weights: np.ndarray) -> dict[str, np.ndarray]:
         sums = weights @ columns
         tp, fn, fp, tn, correct, squares, loss_same, loss_different = sums[:, :8].T
         total = tp + fn + fp + tn
@@ -309,7 +288,7 @@ def _estimator(
                 "cllr": (loss_same / (tp + fn) + loss_different / (fp + tn)) / 2,
             }
 
-    return estimate
+    return measures
 
 
 def embedding_spread(embeddings: ArrayLike, writers: Sequence[Hashable]) -> dict[str, float]:
