@@ -3,7 +3,7 @@
 CE, KD, DKD and RLD with their default weights, on scikit-learn's digits and, where the file is
 given or lies beside the checkout, on Omniglot; with a well-trained teacher, one stopped early, and
 one trained on labels of which 40 % are random; five seeds of the student each. Finished runs are
-kept in --work and not repeated.
+kept in --runs and not repeated.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from papercommons.files import write_json
 from papercommons.report import describe_device
 from rld_distill import __version__
 from rld_distill.data import Batch, DistillData
-from rld_distill.distill import Plan, distill
+from rld_distill.distill import distill
 from rld_distill.methods import complete_options
+from rld_distill.plans import Plan
 from scipy.stats import ttest_rel
 from torch import nn
 
@@ -77,12 +78,12 @@ def accuracy(network: nn.Module, batches: Iterable[Batch]) -> float:
     return torch.cat(right).double().mean().item()
 
 
-def compare(name: str, data: DistillData, epochs: int, work: Path) -> list[dict[str, Any]]:
+def compare(name: str, data: DistillData, epochs: int, runs: Path) -> list[dict[str, Any]]:
     """Return one row per teacher and method."""
     rows = []
     plain: list[float] | None = None
     for teacher_name, (share, noise) in TEACHERS.items():
-        file = work / f"{name}-{teacher_name.replace(' ', '-').replace('%', 'percent')}.json"
+        file = runs / f"{name}-{teacher_name.replace(' ', '-').replace('%', 'percent')}.json"
         found = json.loads(file.read_text()) if file.is_file() else {}
         if len(found.get("rld", [])) < len(SEEDS):
             teacher = train_teacher(data, max(1, round(share * epochs)), noise)
@@ -127,11 +128,11 @@ def compare(name: str, data: DistillData, epochs: int, work: Path) -> list[dict[
     return rows
 
 
-def omniglot(file: Path, work: Path) -> str:
+def omniglot(file: Path, runs: Path) -> str:
     """Return an .npz with the recommended split: drawers 1-15 train, 16-20 test."""
     arrays = np.load(file, allow_pickle=False)
     split = np.where(arrays["drawer"] <= 15, "train", "test")
-    path = work / "omniglot.npz"
+    path = runs / "omniglot.npz"
     np.savez(
         path,
         images=arrays["images"],
@@ -146,7 +147,7 @@ def main() -> None:
     """Run what is not finished and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("rld-distill.json"))
-    parser.add_argument("--work", type=Path, default=Path("runs/reproduce-rld-distill"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/rld-distill-reproduce"))
     name = "shared/data/omniglot-small/omniglot_small_32.npz"
     places = [up / name for up in Path(__file__).resolve().parents]
     beside = next((place for place in places if place.is_file()), Path(name))
@@ -154,18 +155,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=24)
     options = parser.parse_args()
     logging.getLogger("papercommons").setLevel(logging.WARNING)
-    options.work.mkdir(parents=True, exist_ok=True)
+    options.runs.mkdir(parents=True, exist_ok=True)
     sets = {"digits": "digits"}
     if options.omniglot.is_file():
-        sets["omniglot"] = omniglot(options.omniglot, options.work)
+        sets["omniglot"] = omniglot(options.omniglot, options.runs)
     else:
         print(f"{options.omniglot} is absent: digits only")
     rows = []
     sizes = {}
     for name, source in sets.items():
-        data = DistillData(source, image_size=IMAGE_SIZE, val_fraction=0.0, augment="crop")
+        data = DistillData(source, size=IMAGE_SIZE, val_fraction=0.0, augment="crop")
         sizes[name] = [len(data.splits.train), len(data.splits.test), len(data.classes)]
-        rows += compare(name, data, options.epochs, options.work)
+        rows += compare(name, data, options.epochs, options.runs)
     result = {
         "package": "rld-distill",
         "version": __version__,

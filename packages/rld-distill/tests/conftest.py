@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 pytest_plugins = ["papercommons.testing.fixtures"]
 
@@ -15,6 +16,29 @@ def pytest_configure() -> None:
     from papercommons.testing.fixtures import require_installed
 
     require_installed("rld_distill")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: where tensors are small, waiting threads slow a busy machine down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def value_and_gradient() -> Callable[..., tuple[Tensor, Tensor]]:
+    """Call a loss, and return its value and the student's gradient."""
+
+    def call(
+        loss: Callable[..., Tensor], student: Tensor, *arguments: Tensor, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        student = student.detach().requires_grad_()
+        value = loss(student, *arguments, **options)
+        return value.detach(), torch.autograd.grad(value, student)[0]
+
+    return call
 
 
 @pytest.fixture(scope="session")

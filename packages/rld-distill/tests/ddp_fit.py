@@ -17,7 +17,7 @@ def linear(seed):
 
 def train(*, batch_size, run):
     seed_everything(0)
-    data = DistillData("digits", batch_size=batch_size, image_size=8)
+    data = DistillData("digits", batch_size=batch_size, size=8)
     module = RLDModule(linear(0), linear(1), 10, warmup_epochs=0, lr=0.01)
     fit(module, data, epochs=1, run=run)
     predictions = gather_predictions(module, data.loader(data.splits.test), run=run)

@@ -117,6 +117,13 @@ def test_eval_repeats_the_training_report(run, images, tmp_path, capsys):
     for name in ("accuracy", "nll", "ece", "agreement", "teacher_accuracy"):
         assert numbers[name] == pytest.approx(trained[name], abs=1e-5), name
     assert (tmp_path / "eval" / "report.html").is_file()
+    with (tmp_path / "eval" / "items.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    right = [row["label"] == row["prediction"] for row in rows]
+    assert len(rows) == numbers["images"]
+    assert np.mean(right) == pytest.approx(numbers["accuracy"])
+    assert call("eval", *arguments, "--split", "all", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["images"] == 90
 
 
 def test_predict_names_classes_and_keeps_the_order(run, images, tmp_path, capsys):
@@ -130,12 +137,12 @@ def test_predict_names_classes_and_keeps_the_order(run, images, tmp_path, capsys
     assert "broken.png: not a readable image" in capsys.readouterr().err
     out = tmp_path / "predictions"
     assert call("predict", folder, "--checkpoint", run, "--out", out, "--skip-bad") == 0
-    assert "1 images left out as unreadable" in capsys.readouterr().out
+    assert "left out: " in capsys.readouterr().out
     with (out / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [Path(row["path"]).name for row in rows] == [f"{i}.png" for i in range(9)]
-    assert all(row["class"] in "abc" and 0 < float(row["probability"]) <= 1 for row in rows)
-    assert all(row["top5"].startswith(row["class"] + ":") for row in rows)
+    assert all(row["prediction"] in "abc" and 0 < float(row["probability"]) <= 1 for row in rows)
+    assert all(row["top5"].startswith(row["prediction"] + ":") for row in rows)
 
 
 def test_compare_gives_mean_spread_and_test_and_goes_on(images, tmp_path, capsys):
@@ -150,6 +157,8 @@ def test_compare_gives_mean_spread_and_test_and_goes_on(images, tmp_path, capsys
     assert ce["std"] == pytest.approx(np.std(accuracies, ddof=1))
     assert ce["minus rld"] == pytest.approx(ce["accuracy"] - rld["accuracy"])
     assert "Fewer than 3 seeds" in capsys.readouterr().out
+    assert len((out / "comparison.csv").read_text().splitlines()) == 3
+    assert (out / "comparison.md").read_text().startswith("| method | seeds |")
     finished = (out / "ce-seed1" / "summary.json").stat().st_mtime_ns
     (out / "rld-seed1" / "summary.json").unlink()
     assert call("compare", *arguments, "--resume", "last") == 0
@@ -228,7 +237,7 @@ def test_loss_command_is_the_parity_entry(shared_files, tmp_path, capsys):
         (("--preset", "papr"), "--preset: expected one of"),
         (("--epochs", "many"), "--epochs: expected int, got 'many'"),
         (("--tempreature", 2), "no option --tempreature; did you mean --temperature"),
-        (("--image-size", 0), "--image-size must be >= 4, got 0"),
+        (("--size", 0), "--size must be >= 4, got 0"),
         (("--batch-size", 0), "--batch-size must be >= 1, got 0"),
     ],
 )

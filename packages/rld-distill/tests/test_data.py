@@ -6,7 +6,7 @@ import pytest
 import torch
 from papercommons.errors import DataError
 from PIL import Image
-from rld_distill.augment import fit_size, random_crop_flip, strong_augment
+from rld_distill.augmentation import fit_size, random_crop_flip, strong_augment
 from rld_distill.data import DistillData
 from rld_distill.sources import load_splits, parse_data
 
@@ -93,7 +93,7 @@ def write_npz(path, **changes):
 
 
 def test_npz_with_and_without_splits(tmp_path):
-    plain = load_splits(write_npz(tmp_path / "a.npz"), image_size=16)
+    plain = load_splits(write_npz(tmp_path / "a.npz"), size=16)
     assert plain.train.pixels.shape[1:] == (3, 16, 16)
     assert plain.classes == ["0", "1", "2"]
     split = np.array(["train"] * 30 + ["val"] * 12 + ["test"] * 18)
@@ -134,13 +134,13 @@ def folder(tmp_path):
 def test_folder_of_small_images_is_read_once(folder):
     data = DistillData(str(folder))
     assert data.classes == ["cat", "dog"]
-    assert data.image_size == 20
+    assert data.size == 20
     assert data.splits.train.pixels is not None
     assert data.augment == "crop-flip"
 
 
 def test_folder_of_photographs_is_read_from_disk(folder):
-    data = DistillData(f"folder:{folder}", image_size=72, batch_size=4)
+    data = DistillData(f"folder:{folder}", size=72, batch_size=4)
     assert data.splits.train.pixels is None
     assert data.augment == "resized-crop"
     batch = next(iter(data.train_dataloader()))

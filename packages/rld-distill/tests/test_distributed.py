@@ -45,7 +45,7 @@ def runs(photos, tmp_path_factory):
     pytest.importorskip("timm")
     folder = tmp_path_factory.mktemp("runs")
     recipe = ("--data", photos, "--student", "timm:test_convnext", "--method", "ce", "--epochs", 2)
-    recipe += ("--image-size", 32, "--val-fraction", 0.25, "--lr", 0.01, "--precision", "64-true")
+    recipe += ("--size", 32, "--val-fraction", 0.25, "--lr", 0.01, "--precision", "64-true")
     assert call(cli.train, *recipe, "--batch-size", 18, "--out", folder / "one") == 0
     two = (*recipe, "--batch-size", 9, "--out", folder / "two", "--json")
     said = run_in_two("rld_distill.cli:main_train", *two, folder=folder, launcher="lightning")
@@ -78,5 +78,5 @@ def test_two_processes_name_each_image_once_and_as_one_does(runs, photos, tmp_pa
     ours, theirs = (rows_of(tmp_path / name / "predictions.csv") for name in ("one", "two"))
     assert [row["path"] for row in ours] == [row["path"] for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine["class"] == other["class"]
+        assert mine["prediction"] == other["prediction"]
         assert float(mine["probability"]) == pytest.approx(float(other["probability"]), rel=1e-5)

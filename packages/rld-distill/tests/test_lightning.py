@@ -11,14 +11,15 @@ from papercommons.cli import RunOptions
 from papercommons.errors import DataError
 from papercommons.training import fit, seed_everything
 from rld_distill import losses
+from rld_distill.caching import cache_teacher
 from rld_distill.data import Batch, DistillData
-from rld_distill.distill import Plan, distill, judge
+from rld_distill.distill import distill, judge
 from rld_distill.evaluation import classification_report
-from rld_distill.judging import cache_teacher
 from rld_distill.lightning import RenormalizedTeacher, RLDModule
 from rld_distill.methods import DEFAULTS
-from rld_distill.options import ImageOptions, TeacherOptions
-from rld_distill.saved import load_classifier, save_classifier
+from rld_distill.options import DataOptions, TeacherOptions
+from rld_distill.plans import Plan
+from rld_distill.saved import load_network, save_network
 from rld_distill.teachers import load_teacher
 from torch import nn
 from torch.nn import functional as F
@@ -38,7 +39,7 @@ def with_norm(classes=10, seed=0):
 
 @pytest.fixture(scope="module")
 def data():
-    return DistillData("digits", batch_size=128, image_size=16)
+    return DistillData("digits", batch_size=128, size=16)
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(data, tmp_path):
 
 def test_cached_logits_train_as_the_live_teacher(data, tmp_path):
     seed_everything(3)
-    teacher_folder = save_classifier(
+    teacher_folder = save_network(
         RLDModule("resnet8", None, 10, method="ce").student,
         tmp_path / "teacher",
         name="resnet8",
@@ -134,16 +135,16 @@ def test_cached_logits_train_as_the_live_teacher(data, tmp_path):
     short = replace(RUN, trainer={"limit_train_batches": 2})
     plan = replace(PLAN, epochs=2)
     live = distill(plan, data, load_teacher(str(teacher_folder), data), run=short)
-    images = ImageOptions(image_size=16)
+    images = DataOptions(size=16)
     options = TeacherOptions(teacher=str(teacher_folder))
     file = str(tmp_path / "cache.safetensors")
     cache_teacher("digits", options, file, images, RUN, 2, "float32", None, 128)
-    cached_data = DistillData("digits", batch_size=128, image_size=16, teacher_cache=file)
+    cached_data = DistillData("digits", batch_size=128, size=16, teacher_cache=file)
     cached = distill(plan, cached_data, None, run=short)
     for name, value in live.module.state_dict().items():
         torch.testing.assert_close(value, cached.module.state_dict()[name], msg=name)
     with pytest.raises(DataError, match="made with augment crop, this run has none"):
-        DistillData("digits", image_size=16, teacher_cache=file, augment="none")
+        DistillData("digits", size=16, teacher_cache=file, augment="none")
 
 
 def test_a_teacher_with_another_normalisation_sees_its_own(data):
@@ -161,15 +162,15 @@ def test_a_teacher_with_another_normalisation_sees_its_own(data):
 
 def test_saved_classifier_comes_back_the_same(data, tmp_path):
     network = RLDModule("wrn_16_1", None, 10).student.eval()
-    save_classifier(network, tmp_path, name="wrn_16_1", data=data, made_by="test")
-    again, config = load_classifier(tmp_path)
+    save_network(network, tmp_path, name="wrn_16_1", data=data, made_by="test")
+    again, config = load_network(tmp_path)
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(again(images), network(images))
     assert config["classes"] == [str(i) for i in range(10)]
     assert "resnet8" not in (tmp_path / "README.md").read_text()
     (tmp_path / "config.json").unlink()
     with pytest.raises(DataError, match="no saved network"):
-        load_classifier(tmp_path)
+        load_network(tmp_path)
 
 
 def test_the_module_and_the_report_measure_alike(data):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rld_distill.data import DistillData
     from rld_distill.lightning import RLDModule
     from rld_distill.losses import RLDLoss, mcd_loss, rld_loss, scd_loss
-    from rld_distill.saved import load_classifier
+    from rld_distill.saved import load_network
     from rld_distill.zoo import create_model, list_models
 
 __version__ = installed_version("rld-distill")
@@ -31,7 +31,7 @@ _HOME = {
     "DistillData": "data",
     "create_model": "zoo",
     "list_models": "zoo",
-    "load_classifier": "saved",
+    "load_network": "saved",
 }
 
 __all__ = [
@@ -43,7 +43,7 @@ __all__ = [
     "dkd_loss",
     "kd_loss",
     "list_models",
-    "load_classifier",
+    "load_network",
     "mcd_loss",
     "rld_loss",
     "scd_loss",

@@ -9,7 +9,16 @@ from torch import Tensor
 
 
 def check_logits(student: Tensor, teacher: Tensor, target: Tensor | None = None) -> None:
-    """Raise ValueError for logits or labels no loss here can use; no device synchronisation."""
+    """Refuse logits or labels that no loss here can use; no device synchronisation.
+
+    Args:
+        student: floating point, shape (B, C) with B >= 1 and C >= 2.
+        teacher: likewise.
+        target: true classes, int64, shape (B,), where a loss takes them.
+
+    Raises:
+        ValueError: they are something else; values of the target are looked at on the CPU alone.
+    """
     for name, logits in (("student_logits", student), ("teacher_logits", teacher)):
         if logits.ndim != 2 or logits.shape[0] < 1 or logits.shape[1] < 2:
             raise ValueError(
@@ -54,7 +63,15 @@ def check_numbers(**numbers: float) -> None:
 
 
 def check_names(mask: str, reduction: str) -> None:
-    """Raise ValueError for an unknown mask or reduction."""
+    """Refuse an unknown mask or reduction.
+
+    Args:
+        mask: ge or gt.
+        reduction: mean, sum or none.
+
+    Raises:
+        ValueError: one of them is unknown.
+    """
     if mask not in ("ge", "gt"):
         raise ValueError(f"mask must be 'ge' or 'gt', got {mask!r}")
     if reduction not in ("mean", "sum", "none"):
@@ -62,7 +79,15 @@ def check_names(mask: str, reduction: str) -> None:
 
 
 def check_teacher(teacher: Tensor, loss: Tensor) -> None:
-    """Raise ValueError if a NaN or infinite loss (on CPU) comes from the teacher."""
+    """Refuse a teacher that made a loss on the CPU NaN or infinite.
+
+    Args:
+        teacher: logits, shape (B, C).
+        loss: any shape.
+
+    Raises:
+        ValueError: the loss is not finite, and the teacher's logits are not.
+    """
     if loss.device.type != "cpu" or torch.compiler.is_compiling():
         return
     if math.isfinite(loss.detach().sum().item()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,16 +13,15 @@ from papercommons.report import Result
 
 from rld_distill.methods import Method, complete_options
 from rld_distill.options import (
-    ImageOptions,
+    PACKAGE,
+    DataOptions,
     LossOptions,
+    RecipeOptions,
     TeacherOptions,
-    TrainingOptions,
     check_networks,
 )
 from rld_distill.sources import parse_data
 from rld_distill.zoo import list_models
-
-log = logging.getLogger("papercommons")
 
 Format = Literal["safetensors", "onnx"]
 
@@ -39,8 +36,8 @@ def train(
     teacher_cache: str | None = None,
     teacher: TeacherOptions = TeacherOptions(),
     loss: LossOptions = LossOptions(),
-    training: TrainingOptions = TrainingOptions(),
-    images: ImageOptions = ImageOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
+    images: DataOptions = DataOptions(),
     run: RunOptions = RunOptions(),
 ) -> Result:
     """Train a small classifier (the student) with the help of a large one (the teacher).
@@ -55,7 +52,7 @@ def train(
         teacher_cache: file of rld-distill-cache, so that the teacher need not run.
         teacher: the teacher.
         loss: the loss.
-        training: the recipe.
+        recipe: how to train.
         images: how images are read.
         run: how to run.
     """
@@ -64,56 +61,31 @@ def train(
     check_networks(student, teacher)
     keep = [place, teacher.teacher, teacher.teacher_checkpoint, teacher_cache]
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
-    from papercommons.training import begin_run
+    from rld_distill.training import train_student
 
-    from rld_distill import runs
-    from rld_distill.distill import distill
-
-    values = runs.resolve_training(
-        training,
-        images,
-        run,
-        student=student,
-        teacher=teacher.teacher,
-        teacher_epochs=teacher.teacher_epochs,
-    )
-    plan = runs.make_plan(method, values, loss.given(), loss.ce_weight)
-    plan = replace(plan, pretrained=pretrained)
-    arguments = {"data": data, "out": out, "method": method, "teacher_cache": teacher_cache}
-    settings = {
-        **arguments,
-        "pretrained": pretrained,
-        **asdict(teacher),
-        **asdict(images),
-        **values,
-        **run.settings(),
-    }
-    settings |= {"loss_options": dict(plan.loss_options), "ce_weight": plan.ce_weight}
-    folder = begin_run(settings, run)
-    images_read = runs.open_data(
+    return train_student(
         data,
+        out,
+        method,
+        student,
+        pretrained,
+        teacher_cache,
+        teacher,
+        loss,
+        recipe,
         images,
         run,
-        batch_size=values["batch_size"],
-        val_fraction=values["val_fraction"],
-        teacher_cache=teacher_cache,
     )
-    network = None
-    if teacher.teacher is not None or (method != "ce" and teacher_cache is None):
-        network = runs.get_teacher(teacher, values, images_read, run, folder)
-    log.info("training %s with %s", plan.student, method)
-    outcome = distill(plan, images_read, network, run=run, out=folder)
-    return runs.finish("rld-distill-train", plan, images_read, outcome, settings, folder)
 
 
 def teacher(
     *,
     data: str,
     out: str = "runs/rld-distill-teacher",
-    model: str | None = None,
+    network: str | None = None,
     pretrained: bool = False,
-    training: TrainingOptions = TrainingOptions(),
-    images: ImageOptions = ImageOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
+    images: DataOptions = DataOptions(),
     run: RunOptions = RunOptions(),
 ) -> Result:
     """Train a classifier on labels alone, to be a teacher.
@@ -121,33 +93,19 @@ def teacher(
     Args:
         data: as for rld-distill-train.
         out: new folder; give it to rld-distill-train as --teacher.
-        model: the network's name; the preset's teacher if not given.
+        network: its name; the preset's teacher if not given.
         pretrained: begin with the published weights of a timm: or torchvision: network (choose a
             small --lr).
-        training: the recipe.
+        recipe: how to train.
         images: how images are read.
         run: how to run.
     """
     _, place = parse_data(data)
-    check_networks(model, TeacherOptions())
+    check_networks(network, TeacherOptions())
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=[place])
-    from papercommons.training import begin_run
+    from rld_distill.teaching import teach
 
-    from rld_distill import runs
-    from rld_distill.distill import distill
-
-    values = runs.resolve_training(training, images, run, student=model)
-    chosen = model or values["teacher"]
-    plan = replace(runs.make_plan("ce", values | {"student": chosen}, {}), pretrained=pretrained)
-    recipe = {k: v for k, v in values.items() if k not in runs.OF_THE_STUDENT}
-    arguments = {"data": data, "out": out, "model": chosen, "pretrained": pretrained}
-    settings = {**arguments, **asdict(images), **recipe, **run.settings()}
-    folder = begin_run(settings, run)
-    images_read = runs.open_data(
-        data, images, run, batch_size=values["batch_size"], val_fraction=values["val_fraction"]
-    )
-    outcome = distill(plan, images_read, None, run=run, out=folder)
-    return runs.finish("rld-distill-teacher", plan, images_read, outcome, settings, folder)
+    return teach(data, out, network, pretrained, recipe, images, run)
 
 
 def cache(
@@ -160,7 +118,7 @@ def cache(
     top_k: int | None = None,
     batch_size: int = 256,
     teacher_checkpoint: str | None = None,
-    images: ImageOptions = ImageOptions(),
+    images: DataOptions = DataOptions(),
     run: DeviceOptions = DeviceOptions(),
 ) -> Result:
     """Run the teacher once over the training images and keep its logits for rld-distill-train.
@@ -186,7 +144,7 @@ def cache(
     check_networks(None, options, weights_needed=True)
     check_at_least(1, views=views, top_k=top_k, batch_size=batch_size)
     check_file_out(out, overwrite=run.overwrite, keep=[place, teacher, teacher_checkpoint])
-    from rld_distill.judging import cache_teacher
+    from rld_distill.caching import cache_teacher
 
     return cache_teacher(data, options, out, images, run, views, dtype, top_k, batch_size)
 
@@ -195,11 +153,12 @@ def evaluate(
     *,
     data: str,
     checkpoint: str,
-    split: Literal["test", "val", "train"] = "test",
+    split: Literal["train", "val", "test", "all"] = "test",
     teacher: str | None = None,
     out: str | None = None,
     batch_size: int = 256,
     val_fraction: float = 0.1,
+    bootstrap: int = 1000,
     skip_bad: bool = False,
     run: DeviceOptions = DeviceOptions(),
 ) -> Result:
@@ -208,12 +167,13 @@ def evaluate(
     Args:
         data: as for rld-distill-train.
         checkpoint: the --out folder of a run, or one of rld-distill-export.
-        split: which images.
+        split: which images; all judges every image of --data, as for a set from elsewhere.
         teacher: folder of its teacher: adds agreement, and accuracy where the teacher is right
             and where it is wrong.
-        out: folder for result.json and report.html; nothing is written if not given.
+        out: folder for items.csv, result.json and report.html; nothing is written if not given.
         batch_size: images at once.
         val_fraction: as in training, so that val and train are divided alike.
+        bootstrap: resamples of images for the interval.
         skip_bad: leave out images that cannot be read (they are named) instead of stopping.
         run: where and how to compute.
     """
@@ -222,13 +182,14 @@ def evaluate(
     if teacher is not None:
         find_saved(teacher)
     check_at_least(1, batch_size=batch_size)
+    check_at_least(10, bootstrap=bootstrap)
     check_fraction("[0, 1)", val_fraction=val_fraction)
     if out is not None:
         check_out(out, overwrite=run.overwrite, keep=[place, checkpoint, teacher])
-    from rld_distill.judging import evaluate_classifier
+    from rld_distill.evaluating import evaluate_classifier
 
     return evaluate_classifier(
-        data, checkpoint, split, teacher, out, batch_size, val_fraction, skip_bad, run
+        data, checkpoint, split, teacher, out, batch_size, val_fraction, skip_bad, bootstrap, run
     )
 
 
@@ -240,7 +201,7 @@ def predict(
     skip_bad: bool = False,
     run: DeviceOptions = DeviceOptions(),
 ) -> Result:
-    """Name the class of each image: path, class, probability, and the five likeliest classes.
+    """Name the class of each image: path, prediction, probability, and the five likeliest classes.
 
     Args:
         images: image files, or folders (searched at any depth).
@@ -261,7 +222,7 @@ def predict(
     check_at_least(1, batch_size=batch_size)
     if out is not None:
         check_out(out, overwrite=run.overwrite, keep=[checkpoint, *images])
-    from rld_distill.judging import predict_images
+    from rld_distill.predicting import predict_images
 
     return predict_images(paths, checkpoint, out, batch_size, skip_bad, run)
 
@@ -276,15 +237,16 @@ def compare(
     student: str | None = None,
     tune: int = 0,
     teacher: TeacherOptions = TeacherOptions(),
-    training: TrainingOptions = TrainingOptions(),
-    images: ImageOptions = ImageOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
+    images: DataOptions = DataOptions(),
     run: RunOptions = RunOptions(),
 ) -> Result:
     """Train one student per method and seed with one teacher, and compare them on the test split.
 
     Args:
         data: as for rld-distill-train.
-        out: new folder: one run per method and seed, table.csv, result.json and report.html.
+        out: new folder: one run per method and seed, comparison.csv, comparison.md, result.json and
+            report.html.
         methods: names, as for rld-distill-train --method.
         seeds: of weights, order and augmentation; every method gets the same ones.
         reference: the method that the others are tested against, pair by pair of seeds.
@@ -292,7 +254,7 @@ def compare(
         tune: try this many settings of each method's weights on the val split first; 0 compares
             the defaults.
         teacher: the teacher, the same for all.
-        training: the recipe.
+        recipe: how to train.
         images: how images are read.
         run: how to run.
     """
@@ -306,10 +268,10 @@ def compare(
     check_networks(student, teacher)
     keep = [place, teacher.teacher, teacher.teacher_checkpoint]
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
-    from rld_distill.comparison import compare_methods
+    from rld_distill.comparing import compare_methods
 
     return compare_methods(
-        data, out, methods, seeds, reference, student, tune, teacher, training, images, run
+        data, out, methods, seeds, reference, student, tune, teacher, recipe, images, run
     )
 
 
@@ -332,7 +294,7 @@ def export(
         raise ValueError(f"--formats must name one or more of {', '.join(get_args(Format))}")
     source = find_saved(checkpoint)
     check_out(out, overwrite=overwrite, keep=[checkpoint])
-    from rld_distill.export import export_classifier
+    from rld_distill.exporting import export_classifier
 
     return export_classifier(source, out, formats, overwrite)
 
@@ -351,11 +313,13 @@ def models(*, num_classes: int = 100) -> Result:
         network = create_model(name, num_classes)
         rows.append({"name": name, "parameters": sum(p.numel() for p in network.parameters())})
     return Result(
-        package="rld-distill",
+        package=PACKAGE,
         command="rld-distill-models",
         title=f"CIFAR networks, {num_classes} classes (also: timm:NAME, torchvision:NAME)",
         rows=rows,
         settings={"num_classes": num_classes},
+        limits="Sizes say nothing about accuracy or speed.",
+        device="cpu",
     )
 
 
@@ -372,7 +336,7 @@ def loss(*, file: str, method: Method = "rld", loss: LossOptions = LossOptions()
         raise ValueError("method ce has no distillation loss; choose another --method")
     if not Path(file).is_file():
         raise DataError(f"{file}: no such file; expected .npz with student, teacher and target")
-    from rld_distill.judging import evaluate_loss
+    from rld_distill.loss_on_file import evaluate_loss
 
     return evaluate_loss(file, method, loss.given())
 

@@ -37,6 +37,18 @@ def sample_confidence(
     In log odds m = log(q / (1 - q)) and n = log(p / (1 - p)) nothing overflows: the divergence is
     ``(1 - q) (n - m) + log sigmoid(m) - log sigmoid(n)``. Its derivative by student / tau is p - q
     for the true class and (q - p) softmax_i / (1 - p) for the others.
+
+    Args:
+        student: logits, float32 or float64, shape (B, C).
+        teacher: likewise.
+        target: true classes, int64, shape (B,).
+        tau: > 0.
+        weight: of the derivative.
+        gradient: it is added to this, shape (B, C).
+        buffers: one or more of shape (B, C), written over.
+
+    Returns:
+        Shape (B,).
     """
     odds, scale = buffers[0], LOG2_E / tau
     torch.sub(teacher, teacher.amax(1, keepdim=True), out=odds).mul_(scale).exp2_()
@@ -70,6 +82,19 @@ def masked_correlation(
     """Return KL(q || p) of unmasked softmaxes per sample; write weight * (p - q) to `gradient`.
 
     Where all classes are masked both softmaxes are uniform: 0 and 0.
+
+    Args:
+        student: logits, float32 or float64, shape (B, C).
+        teacher: likewise.
+        target: true classes, int64, shape (B,).
+        tau: > 0.
+        mask: ge or gt: which classes are left out beside the true one.
+        weight: of the derivative.
+        gradient: written over, shape (B, C).
+        buffers: three of shape (B, C), written over.
+
+    Returns:
+        Shape (B,).
     """
     masked, t, s = buffers
     compare = torch.ge if mask == "ge" else torch.gt
@@ -127,7 +152,7 @@ class RefinedLogits(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *unused: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the gradient of the student's logits."""
+        """Return the gradient of the student's logits, (B, C), for that of the loss, (B,)."""
         (gradient,) = ctx.saved_tensors
         scaled = torch.empty_like(gradient, dtype=ctx.dtype)
         for rows in _chunks(gradient):

@@ -6,11 +6,13 @@ workers, a resumed run goes on exactly, and teacher logits of augmented views ca
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
+from papercommons.cli import DeviceOptions
 from papercommons.data.images import read_image
 from papercommons.data.sampling import batch_loader, mix_seeds
 from torch import Tensor
@@ -18,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
-from rld_distill.augment import fit_size, random_crop_flip, strong_augment
+from rld_distill.augmentation import fit_size, random_crop_flip, strong_augment
 from rld_distill.cache import TeacherCache
+from rld_distill.options import Augment, DataOptions
 from rld_distill.sources import ImageSet, load_splits
 
-Augment = Literal["auto", "none", "crop", "crop-flip", "resized-crop", "strong"]
+log = logging.getLogger("papercommons")
 
 
 class Batch(NamedTuple):
@@ -139,7 +142,7 @@ class DistillData(LightningDataModule):
         data: digits, cifar10:FOLDER, cifar100:FOLDER, folder:FOLDER, npz:FILE, or the bare folder
             or file.
         batch_size: images per step and process.
-        image_size: height and width; None: as stored, 32 for small images, 224 for photographs.
+        size: height and width; None: as stored, 32 for small images, 224 for photographs.
         augment: of training images: none; crop (shift by up to 4 pixels); crop-flip (CIFAR's);
             resized-crop (ImageNet's); strong (crop-flip, two random distortions, a grey square);
             auto: crop for grey images, crop-flip for small coloured ones, else resized-crop.
@@ -162,7 +165,7 @@ class DistillData(LightningDataModule):
         data: str = "digits",
         *,
         batch_size: int = 64,
-        image_size: int | None = None,
+        size: int | None = None,
         augment: Augment = "auto",
         val_fraction: float = 0.1,
         seed: int = 0,
@@ -176,12 +179,10 @@ class DistillData(LightningDataModule):
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
-        self.splits = load_splits(
-            data, image_size=image_size, val_fraction=val_fraction, skip_bad=skip_bad
-        )
+        self.splits = load_splits(data, size=size, val_fraction=val_fraction, skip_bad=skip_bad)
         self.classes = self.splits.classes
         self.mean, self.std = self.splits.mean, self.splits.std
-        self.image_size = self.splits.image_size
+        self.size = self.splits.size
         self.data_hash, self.skipped = self.splits.data_hash, self.splits.skipped
         self.augment: Augment = self.splits.augment if augment == "auto" else augment
         self.cache = None
@@ -193,7 +194,7 @@ class DistillData(LightningDataModule):
                 num_classes=len(self.classes),
                 augment=self.augment,
                 seed=seed,
-                image_size=self.image_size,
+                size=self.size,
             )
 
     @property
@@ -234,7 +235,7 @@ class DistillData(LightningDataModule):
         dataset = DistillDataset(
             images,
             augment=augment,
-            size=self.image_size,
+            size=self.size,
             mean=self.mean,
             std=self.std,
             seed=self.seed,
@@ -274,3 +275,49 @@ def make_loader(
         shuffle=shuffle,
         num_workers=num_workers,
     )
+
+
+def open_data(
+    data: str,
+    images: DataOptions,
+    run: DeviceOptions,
+    *,
+    batch_size: int,
+    val_fraction: float = 0.0,
+    teacher_cache: str | None = None,
+) -> DistillData:
+    """Return the data and say what they are.
+
+    Args:
+        data: the ``--data`` of a command.
+        images: how they are read.
+        run: gives seed and workers.
+        batch_size: images per step and device.
+        val_fraction: share held out.
+        teacher_cache: file of rld-distill-cache.
+
+    Raises:
+        DataError: see `DistillData`.
+    """
+    module = DistillData(
+        data,
+        batch_size=batch_size,
+        size=images.size,
+        augment=images.augment,
+        val_fraction=val_fraction,
+        seed=run.seed,
+        num_workers=run.num_workers,
+        teacher_cache=teacher_cache,
+        skip_bad=images.skip_bad,
+    )
+    splits = module.splits
+    log.info(
+        "%s: %d train, %d val, %d test images, %d classes, %d x %d, augmentation %s",
+        *(data, len(splits.train), len(splits.val), len(splits.test), len(splits.classes)),
+        *(module.size, module.size, module.augment),
+    )
+    for path in module.skipped:
+        log.warning("left out: %s cannot be read", path)
+    if module.skipped:
+        log.warning("left out %d images in all", len(module.skipped))
+    return module

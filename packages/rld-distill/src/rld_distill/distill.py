@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from papercommons.cli import DeviceOptions, RunOptions
@@ -17,6 +15,7 @@ from papercommons.training import (
     fit,
     gather_predictions,
     judging_options,
+    load_best,
     seed_everything,
 )
 from torch import Tensor, nn
@@ -24,41 +23,11 @@ from torch import Tensor, nn
 from rld_distill.data import DistillData
 from rld_distill.evaluation import classification_report
 from rld_distill.lightning import RLDModule
-from rld_distill.saved import save_classifier
+from rld_distill.plans import Plan
+from rld_distill.saved import save_network
 from rld_distill.sources import ImageSet
 
 log = logging.getLogger("papercommons")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to train and how; plain types.
-
-    Attributes:
-        student: name for `create_model`.
-        method: see `RLDModule`.
-        loss_options: of the method.
-        ce_weight: None: the method's.
-        epochs: passes over the training images.
-        warmup_epochs: of the distillation term.
-        lr: of SGD.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        milestones: epochs after which lr falls to a tenth.
-        pretrained: whether the student begins with published weights.
-    """
-
-    student: str
-    method: str
-    loss_options: Mapping[str, Any]
-    ce_weight: float | None
-    epochs: int
-    warmup_epochs: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[int, ...]
-    pretrained: bool = False
 
 
 @dataclass
@@ -141,7 +110,7 @@ def distill(
     best: dict[str, float] = {}
     if out is not None and not run.dry_run:
         if is_first_process():
-            save_classifier(
+            save_network(
                 module.student,
                 out / "export",
                 name=plan.student,
@@ -150,15 +119,19 @@ def distill(
             )
         if (out / "best.ckpt").is_file():
             last = {name: value.clone() for name, value in module.state_dict().items()}
-            state = torch.load(out / "best.ckpt", map_location="cpu", weights_only=True)
-            module.load_state_dict(state["state_dict"])
+            load_best(module, out, history)
             best = judge(module, data, data.splits.test, run=evaluating)[1]
             module.load_state_dict(last)
     return Outcome(module, test, val, best, history.rows, seconds, device, logits[0], logits[1])
 
 
 def judge(
-    module: RLDModule, data: DistillData, images: ImageSet, *, run: DeviceOptions
+    module: RLDModule,
+    data: DistillData,
+    images: ImageSet,
+    *,
+    run: DeviceOptions,
+    draws: int = 1000,
 ) -> tuple[tuple[Tensor, Tensor | None], dict[str, float]]:
     """Return the logits (student's, teacher's or None) of a split in order, and its numbers.
 
@@ -167,6 +140,7 @@ def judge(
         data: how the images are read.
         images: the split.
         run: options of the command.
+        draws: resamples of images for the interval.
     """
     predictions = gather_predictions(module, data.loader(images), run=run)
     index = torch.cat([p.indices for p in predictions])
@@ -175,4 +149,4 @@ def judge(
     if predictions[0].teacher_logits is not None:
         teacher = torch.cat([p.teacher_logits for p in predictions])[index.argsort()]
     labels = images.labels[index.sort().values]  # all of them, but for a dry run
-    return (logits, teacher), classification_report(logits, labels, teacher)
+    return (logits, teacher), classification_report(logits, labels, teacher, draws=draws)

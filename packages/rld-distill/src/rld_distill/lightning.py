@@ -151,7 +151,12 @@ class RLDModule(LightningModule):
         return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
 
     def training_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Tensor:
-        """Return the training loss of one batch."""
+        """Return the training loss of one batch, a float32 scalar.
+
+        Args:
+            batch: a `Batch`, or images (B, 3, H, W) and target (B,).
+            batch_idx: its number, for messages.
+        """
         batch = as_batch(batch)
         logits = self(batch.images)
         target = batch.target
@@ -195,7 +200,12 @@ class RLDModule(LightningModule):
         self.val_accuracy.reset()
 
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
-        """Add one batch to the val metrics."""
+        """Add one batch to the val metrics.
+
+        Args:
+            batch: a `Batch`, or images (B, 3, H, W) and target (B,).
+            batch_idx: its number, not used.
+        """
         batch = as_batch(batch)
         logits = self(batch.images).float()
         self.val_loss.update(F.cross_entropy(logits, batch.target), len(batch.target))
@@ -213,7 +223,12 @@ class RLDModule(LightningModule):
             self._test_mean(name).reset()
 
     def test_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
-        """Add one batch to the test metrics."""
+        """Add one batch to the test metrics.
+
+        Args:
+            batch: a `Batch`, or images (B, 3, H, W) and target (B,).
+            batch_idx: its number, not used.
+        """
         batch = as_batch(batch)
         logits, target = self(batch.images).float(), batch.target
         self.test_metrics.update(logits.softmax(1), target)
@@ -240,7 +255,12 @@ class RLDModule(LightningModule):
         return cast(MeanMetric, self.test_means[name])
 
     def predict_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Prediction:
-        """Return the logits of one batch, on the CPU."""
+        """Return the logits of one batch, on the CPU.
+
+        Args:
+            batch: a `Batch`, or images (B, 3, H, W) and target (B,).
+            batch_idx: its number, not used.
+        """
         batch = as_batch(batch)
         teacher = self.teacher_logits(batch)
         return Prediction(
@@ -343,6 +363,6 @@ class RenormalizedTeacher(nn.Module):
         self.register_buffer("shift", (given_mean - mean_) / std_, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits for images normalised the student's way."""
+        """Return the logits, (B, C), for images normalised the student's way, (B, 3, H, W)."""
         logits: Tensor = self.network(images * self.scale + self.shift)
         return logits

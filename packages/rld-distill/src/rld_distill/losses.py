@@ -81,7 +81,21 @@ def scd_loss(
     """Return sample-confidence distillation, ``tau^2 KL((q, 1 - q) || (p, 1 - p))``.
 
     q is the teacher's largest softmax entry, whichever class it is; p is the student's entry of
-    the true class. Arguments, result and errors are those of `rld_loss`.
+    the true class.
+
+    Args:
+        student_logits: any float dtype, shape (B, C).
+        teacher_logits: likewise; no gradient reaches it.
+        target: true classes, int64, shape (B,).
+        temperature: tau, >= 1e-6.
+        standardize: put both logits through `standardize_logits` first.
+        reduction: mean, sum or none.
+
+    Returns:
+        float32 (float64 for float64 inputs), a scalar, or shape (B,) for reduction none.
+
+    Raises:
+        ValueError: see `rld_loss`.
     """
     options: dict[str, Any] = {"standardize": standardize, "reduction": reduction}
     options |= {"alpha": 1.0, "beta": 0.0, "temperature": temperature}
@@ -100,8 +114,22 @@ def mcd_loss(
 ) -> Tensor:
     """Return masked-correlation distillation, ``tau^2 KL`` of the softmaxes over the unmasked.
 
-    Arguments, result and errors are those of `rld_loss`. A sample with one unmasked class or none
-    adds 0, and counts in the mean.
+    A sample with one unmasked class or none adds 0, and counts in the mean.
+
+    Args:
+        student_logits: any float dtype, shape (B, C).
+        teacher_logits: likewise; no gradient reaches it.
+        target: true classes, int64, shape (B,).
+        temperature: tau, >= 1e-6.
+        standardize: put both logits through `standardize_logits` first.
+        mask: see `rld_loss`.
+        reduction: mean, sum or none.
+
+    Returns:
+        float32 (float64 for float64 inputs), a scalar, or shape (B,) for reduction none.
+
+    Raises:
+        ValueError: see `rld_loss`.
     """
     options: dict[str, Any] = {"standardize": standardize, "mask": mask, "reduction": reduction}
     options |= {"alpha": 0.0, "beta": 1.0, "temperature": temperature}
@@ -159,7 +187,7 @@ class RLDLoss(nn.Module):
         return rld_loss(student, teacher, target, **self._options())
 
     def terms(self, student: Tensor, teacher: Tensor, target: Tensor) -> RLDTerms:
-        """Return the loss together with its terms, from one pass, for logging."""
+        """Return the loss with its terms, from one pass; shapes (B, C), (B, C) and (B,)."""
         options = (self.alpha, self.beta, self._taus, self.standardize, self.mask)
         parts = _per_sample(student, teacher, target, options)
         return RLDTerms(*(part.mean() for part in parts))

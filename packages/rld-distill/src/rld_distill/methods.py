@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from papercommons.errors import nearest
@@ -44,6 +45,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 CE_WEIGHT = {"kd": 0.1, "ctkd": 0.1, "mlkd": 0.1, "la": 0.0, "lr": 0.0}  # the others: 1
 
 WARMED_UP = ("rld", "dkd")
+
+_MODULES = {  # the others: baselines
+    **dict.fromkeys(("la", "rc", "lr"), "corrections"),
+    **dict.fromkeys(("mlkd", "dist"), "relations"),
+}
 
 TAKE_TARGET = ("rld", "dkd", "la", "rc", "lr", "nkd")
 
@@ -122,8 +128,7 @@ def create_recipe(method: str, **given: Any) -> Recipe:
 
         loss = CTKDLoss(**options)
     elif method != "ce":
-        from rld_distill import baselines
-
-        loss = partial(getattr(baselines, f"{method}_loss"), **options)
+        module = import_module(f"rld_distill.{_MODULES.get(method, 'baselines')}")
+        loss = partial(getattr(module, f"{method}_loss"), **options)
     takes_target = method in TAKE_TARGET
     return Recipe(loss, takes_target, weight, CE_WEIGHT.get(method, 1.0), method in WARMED_UP)

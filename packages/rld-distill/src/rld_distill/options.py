@@ -12,30 +12,30 @@ from papercommons.files import find_saved
 
 from rld_distill.zoo import list_models
 
+PACKAGE = "rld-distill"
 Augment = Literal["auto", "none", "crop", "crop-flip", "resized-crop", "strong"]
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class DataOptions:
     """How images are read.
 
     Attributes:
         augment: training images: none; crop (shifted by up to 4 pixels); crop-flip (CIFAR's);
             resized-crop (ImageNet's); strong (crop-flip, two distortions, a grey square); auto:
             crop for grey, crop-flip for small coloured images, else resized-crop.
-        image_size: height and width for the networks; as stored, or 224 for photographs, if not
-            given.
+        size: height and width for the networks; as stored, or 224 for photographs, if not given.
         val_fraction: share of the training images held out to choose best.ckpt and to tune on.
         skip_bad: leave out images that cannot be read (they are named) instead of stopping.
     """
 
     augment: Augment = "auto"
-    image_size: int | None = None
+    size: int | None = None
     val_fraction: float | None = None
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(4, image_size=self.image_size)
+        check_at_least(4, size=self.size)
         check_fraction("[0, 1)", val_fraction=self.val_fraction)
 
 
@@ -67,7 +67,7 @@ class TeacherOptions:
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class RecipeOptions:
     """The recipe.
 
     Attributes:

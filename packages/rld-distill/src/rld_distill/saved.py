@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from papercommons.errors import DataError
 from papercommons.versions import installed_version
+
+from rld_distill.options import PACKAGE
 
 if TYPE_CHECKING:
     from torch import nn
 
     from rld_distill.data import DistillData
 
+ENTRIES = ("model", "num_classes", "classes", "size", "mean", "std")
 CARD = """# {model}, {classes} classes
 
-A classifier saved by rld-distill {version}. Load it with `rld_distill.load_classifier("FOLDER")`.
+A classifier saved by rld-distill {version}. Load it with `rld_distill.load_network("FOLDER")`.
 
 - Input: RGB images, values in [0, 1] minus {mean} over {std}, shape (B, 3, {size}, {size}).
 - Output: logits, shape (B, {classes}), in the order of `classes` in config.json.
@@ -25,7 +27,7 @@ A classifier saved by rld-distill {version}. Load it with `rld_distill.load_clas
 """
 
 
-def save_classifier(
+def save_network(
     network: nn.Module, folder: str | Path, *, name: str, data: DistillData, made_by: str
 ) -> Path:
     """Write the network, what it needs as input, and a model card.
@@ -44,29 +46,29 @@ def save_classifier(
         "model": name,
         "num_classes": len(data.classes),
         "classes": list(data.classes),
-        "image_size": data.image_size,
+        "size": data.size,
         "mean": list(data.mean),
         "std": list(data.std),
         "data_hash": data.data_hash,
         "made_by": made_by,
-        "package": "rld-distill",
-        "version": installed_version("rld-distill"),
+        "package": PACKAGE,
+        "version": installed_version(PACKAGE),
     }
     save_model(network, folder, config)
     card = CARD.format(
         model=name,
         classes=len(data.classes),
-        size=data.image_size,
+        size=data.size,
         mean=list(data.mean),
         std=list(data.std),
-        version=installed_version("rld-distill"),
+        version=installed_version(PACKAGE),
         made_by=made_by,
     )
     write_text(Path(folder) / "README.md", card)
     return Path(folder)
 
 
-def load_classifier(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network, in evaluation mode, and its configuration.
 
     Args:
@@ -81,10 +83,7 @@ def load_classifier(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     from rld_distill.zoo import create_model
 
     folder = find_saved(path)
-    config = read_config(folder)
-    missing = {"model", "num_classes", "classes", "image_size", "mean", "std"} - config.keys()
-    if missing:
-        raise DataError(f"{folder}/config.json: no entry {', '.join(sorted(missing))}")
+    config = read_config(folder, package=PACKAGE, entries=ENTRIES)
     network = create_model(config["model"], config["num_classes"])
     load_weights(network, read_state_dict(folder), source=str(folder))
     return network.eval(), config

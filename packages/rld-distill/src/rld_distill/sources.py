@@ -88,7 +88,11 @@ class ImageSet:
         return len(self.labels)
 
     def path(self, index: int) -> Path:
-        """Return the file of an image that is not in memory."""
+        """Return the file of an image that is not in memory.
+
+        Raises:
+            ValueError: they are in memory.
+        """
         if self.root is None:
             raise ValueError("these images are in memory and have no files")
         return self.root / self.names[index]
@@ -133,7 +137,7 @@ class Splits:
         classes: names.
         mean: of each channel in [0, 1].
         std: of each channel.
-        image_size: height and width.
+        size: height and width.
         augment: what suits these images.
         data_hash: short hash of contents (of names and sizes for files on disk).
         skipped: files left out because they cannot be read.
@@ -145,40 +149,56 @@ class Splits:
     classes: list[str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    image_size: int
+    size: int
     augment: Any
     data_hash: str
     skipped: list[str] = field(default_factory=list)
 
+    def part(self, split: str) -> ImageSet:
+        """Return the images of train, val or test, or all of them together."""
+        if split != "all":
+            images: ImageSet = getattr(self, split)
+            return images
+        import torch
+
+        parts = [part for part in (self.train, self.val, self.test) if len(part)]
+        labels = torch.cat([part.labels for part in parts])
+        if parts[0].pixels is not None:
+            names = [name for part in parts for name in part.names]
+            pixels = torch.cat([part.pixels for part in parts if part.pixels is not None])
+            return ImageSet(labels, names, pixels)
+        paths = [str(part.path(index)) for part in parts for index in range(len(part))]
+        return ImageSet(labels, paths, root=Path())
+
 
 def load_splits(
-    data: str, *, image_size: int | None = None, val_fraction: float = 0.1, skip_bad: bool = False
+    data: str, *, size: int | None = None, val_fraction: float = 0.1, skip_bad: bool = False
 ) -> Splits:
     """Return the data set meant by ``--data``, divided into train, val and test.
 
     Args:
         data: see `parse_data`.
-        image_size: height and width; None: as stored.
+        size: height and width; None: as stored.
         val_fraction: share of the training images of each class held out, in [0, 1).
         skip_bad: leave out files that cannot be read.
 
     Raises:
-        ValueError: image_size is below 4.
+        ValueError: size is below 4.
         DataError: missing, broken or inconsistent data.
     """
-    if image_size is not None and image_size < 4:
-        raise ValueError(f"image_size must be >= 4, got {image_size}")
+    if size is not None and size < 4:
+        raise ValueError(f"size must be >= 4, got {size}")
     kind, path = parse_data(data)
     skipped: list[str] = []
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     if kind == "digits":
-        parts, classes, augment = _digits(image_size or 32), [str(i) for i in range(10)], "crop"
+        parts, classes, augment = _digits(size or 32), [str(i) for i in range(10)], "crop"
     elif kind == "npz":
         assert path is not None
-        parts, classes, augment = _arrays(path, image_size)
+        parts, classes, augment = _arrays(path, size)
     elif kind == "folder":
         assert path is not None
-        parts, classes, augment, skipped = _folders(path, image_size, skip_bad)
+        parts, classes, augment, skipped = _folders(path, size, skip_bad)
     else:
         assert path is not None
         parts, classes = _cifar(path, kind)
@@ -187,7 +207,7 @@ def load_splits(
     train = parts["train"]
     if normalisation is None:
         normalisation = _channel_statistics(train)
-    size = image_size or (224 if train.pixels is None else train.pixels.shape[-1])
+    side = size or (224 if train.pixels is None else train.pixels.shape[-1])
     return Splits(
         parts["train"],
         parts["val"],
@@ -195,7 +215,7 @@ def load_splits(
         classes,
         mean=normalisation[0],
         std=normalisation[1],
-        image_size=size,
+        size=side,
         augment=augment,
         data_hash=_hash(parts),
         skipped=skipped,
@@ -304,7 +324,7 @@ def _read_all(folder: ImageFolder, size: int) -> Tensor:
     import torch
     from torchvision.transforms.v2 import functional as VF
 
-    from rld_distill.augment import fit_size
+    from rld_distill.augmentation import fit_size
 
     pixels = torch.empty(len(folder), 3, size, size, dtype=torch.uint8)
     for index, name in enumerate(folder.paths):

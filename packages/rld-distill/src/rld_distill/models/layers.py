@@ -6,7 +6,13 @@ from torch import nn
 
 
 def conv3x3(inp: int, out: int, stride: int = 1) -> nn.Conv2d:
-    """Return a 3x3 convolution without bias that keeps the size at stride 1."""
+    """Return a 3x3 convolution without bias that keeps the size at stride 1.
+
+    Args:
+        inp: channels in.
+        out: channels out.
+        stride: pixels per step.
+    """
     return nn.Conv2d(inp, out, 3, stride, 1, bias=False)
 
 

@@ -20,18 +20,13 @@ from papercommons.training import begin_run
 from scipy.stats import ttest_rel
 from torch import nn
 
-from rld_distill.data import DistillData
+from rld_distill.data import DistillData, open_data
 from rld_distill.distill import distill
+from rld_distill.evaluation import LIMITS
 from rld_distill.methods import complete_options
-from rld_distill.options import ImageOptions, TeacherOptions, TrainingOptions
-from rld_distill.runs import (
-    LIMITS,
-    PACKAGE,
-    get_teacher,
-    make_plan,
-    open_data,
-    resolve_training,
-)
+from rld_distill.options import PACKAGE, DataOptions, RecipeOptions, TeacherOptions
+from rld_distill.plans import make_plan, resolve_recipe
+from rld_distill.teachers import get_teacher
 
 log = logging.getLogger("papercommons")
 
@@ -64,13 +59,30 @@ def compare_methods(
     student: str | None,
     tune: int,
     teacher: TeacherOptions,
-    training: TrainingOptions,
-    images: ImageOptions,
+    recipe: RecipeOptions,
+    images: DataOptions,
     run: RunOptions,
 ) -> Result:
-    """Compare methods; see `rld_distill.cli.compare`."""
-    values = resolve_training(
-        training,
+    """Train a student per method and seed with one teacher, and return the comparison.
+
+    Args:
+        data: see `rld_distill.sources.parse_data`.
+        out: folder of all runs and the report.
+        methods: names.
+        seeds: the same for every method.
+        reference: the method that the others are tested against.
+        student: the network's name; None takes the preset's.
+        tune: settings of each method's weights to try on val; 0 takes the defaults.
+        teacher: the teacher.
+        recipe: how to train.
+        images: how images are read.
+        run: how to run.
+
+    Raises:
+        DataError: images and teacher cannot be used, or do not fit; no val split to tune on.
+    """
+    values = resolve_recipe(
+        recipe,
         images,
         run,
         student=student,
@@ -118,7 +130,7 @@ def compare_methods(
             )
             for seed in seeds
         ]
-    rows = table(results, reference, tuned=tune > 0)
+    rows = compare_rows(results, reference, tuned=tune > 0)
     device = next(iter(results.values()))[0]["device"]
     result = Result(
         package=PACKAGE,
@@ -126,6 +138,7 @@ def compare_methods(
         title=f"{values['teacher']} → {values['student']} on {data}: test accuracy, last epoch",
         rows=rows,
         metrics={
+            "left_out": len(read.skipped),
             "accuracy": {
                 m: [one["test"]["accuracy"] for one in runs] for m, runs in results.items()
             },
@@ -143,12 +156,12 @@ def compare_methods(
         limits=LIMITS + " All students share one teacher, so the spread is over students alone.",
         data_hash=read.data_hash,
         device=device,
-        notes=_notes(results, tune, seeds, read),
+        notes=notes_of(results, tune, seeds, read),
     )
     if folder is not None and is_first_process():
-        write_csv(folder / "table.csv", rows)
-        write_text(folder / "table.md", _markdown(rows))
-        result.files |= {"table": str(folder / "table.md")}
+        write_csv(folder / "comparison.csv", rows)
+        write_text(folder / "comparison.md", _markdown(rows))
+        result.files |= {"comparison": str(folder / "comparison.md")}
         write_report(folder / "report.html", result, _sections(results))
         result.save(folder)
     return result
@@ -230,7 +243,7 @@ def _run_once(
     return summary
 
 
-def table(
+def compare_rows(
     results: Mapping[str, Sequence[Mapping[str, Any]]], reference: str, *, tuned: bool
 ) -> list[dict[str, Any]]:
     """Return one row per method: mean and spread of test accuracy, and the test against another.
@@ -268,12 +281,20 @@ def table(
     return rows
 
 
-def _notes(
+def notes_of(
     results: Mapping[str, Sequence[Mapping[str, Any]]],
     tune: int,
     seeds: Sequence[int],
     data: DistillData,
 ) -> list[str]:
+    """Return what must be known beside the table, a line each.
+
+    Args:
+        results: of each method, see `compare_rows`.
+        tune: settings tried of each method; 0 took the defaults.
+        seeds: of the students.
+        data: their images.
+    """
     test = len(data.splits.test)
     notes = [f"{len(seeds)} seeds, {test:,} test images: one image is {1 / test:.4f}."]
     if len(seeds) < 3:

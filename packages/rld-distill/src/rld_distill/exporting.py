@@ -12,7 +12,8 @@ from papercommons.files import prepare_out
 from papercommons.onnx_export import check_onnx, write_onnx
 from papercommons.report import Result
 
-from rld_distill.saved import load_classifier
+from rld_distill.options import PACKAGE
+from rld_distill.saved import load_network
 
 
 def export_classifier(source: Path, out: str, formats: Sequence[str], overwrite: bool) -> Result:
@@ -27,9 +28,9 @@ def export_classifier(source: Path, out: str, formats: Sequence[str], overwrite:
     Raises:
         DataError: the ONNX file would give other answers, or onnx is not installed.
     """
-    network, config = load_classifier(source)
+    network, config = load_network(source)
     if "onnx" in formats:
-        check_onnx("rld-distill")
+        check_onnx(PACKAGE)
     settings: dict[str, Any] = {"checkpoint": str(source), "out": out, "formats": list(formats)}
     folder = prepare_out(out, settings, overwrite=overwrite)
     files: dict[str, str] = {}
@@ -40,7 +41,7 @@ def export_classifier(source: Path, out: str, formats: Sequence[str], overwrite:
                 shutil.copyfile(source / name, folder / name)
         files["safetensors"] = str(folder / "model.safetensors")
     if "onnx" in formats:
-        path, side = folder / "model.onnx", config["image_size"]
+        path, side = folder / "model.onnx", config["size"]
         images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
         difference = write_onnx(
             network,
@@ -53,7 +54,7 @@ def export_classifier(source: Path, out: str, formats: Sequence[str], overwrite:
         )
         files["onnx"] = str(path)
     result = Result(
-        package="rld-distill",
+        package=PACKAGE,
         command="rld-distill-export",
         title=f"{config['model']}, {config['num_classes']} classes, exported",
         metrics={"onnx_largest_difference": difference},
