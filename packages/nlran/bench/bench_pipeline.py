@@ -13,7 +13,7 @@ import pytest
 import torch
 from nlran.heatmaps import heat_maps, to_input_grid
 from nlran.model import nlran_base
-from nlran.prepare import Preparation, prepare, to_scan_grid, to_unit
+from nlran.preparation import Preparation, prepare, to_scan_grid, to_unit
 from nlran.volumes import read_volume
 from papercommons.testing.timing import compare_speed
 

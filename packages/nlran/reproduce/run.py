@@ -30,7 +30,7 @@ from nlran.heatmaps import available_maps, heat_maps, to_input_grid
 from nlran.localization import SCORES, centre_of_lung_map, localization, random_map
 from nlran.model import NLRAN
 from nlran.phantoms import CLASSES, Lesions, make_phantom, plant_lesions
-from nlran.prepare import lung_mask
+from nlran.preparation import lung_mask
 from nlran.volumes import read_volume
 from papercommons.files import write_json
 from papercommons.report import describe_device
@@ -292,7 +292,7 @@ def main() -> None:
     """Run what is not finished and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("nlran.json"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/reproduce-nlran"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/nlran-reproduce"))
     parser.add_argument("--data", type=Path, help="folder of chest CT, NIfTI, to plant lesions in")
     parser.add_argument("--quick", action="store_true", help="a minute, to see that it runs")
     parser.add_argument("--processes", type=int, default=2, help="each of one thread")

@@ -24,6 +24,10 @@ def test_phantoms_are_ready_to_train_on(call, tmp_path, capsys):
     out = tmp_path / "p"
     assert call("phantoms", "--out", out, "--count", 6, "--size", 24) == 0
     assert len(list((out / "ct").rglob("*.nii.gz"))) == 6
+    result = json.loads((out / "result.json").read_text())
+    assert [row["scans"] for row in result["rows"]] == [2, 2, 2]
+    assert result["data_hash"]
+    assert (out / "report.html").is_file()
     assert call("phantoms", "--out", out, "--count", 6) == 2
     assert "folder is not empty" in capsys.readouterr().err
 
@@ -35,10 +39,10 @@ def test_phantoms_are_ready_to_train_on(call, tmp_path, capsys):
         ("train", ("--data", ".", "--size", "8,16,16"), "--size must be >= 16"),
         ("train", ("--data", ".", "--size", "16,16"), "--size must be 3 numbers"),
         ("train", ("--data", ".", "--window", "400,-1000"), "--window must rise"),
-        ("train", ("--data", ".", "--model", "nlrann"), "did you mean nlran"),
+        ("train", ("--data", ".", "--network", "nlrann"), "did you mean nlran"),
         (
             "train",
-            ("--data", ".", "--model", "covnet", "--norm", "group"),
+            ("--data", ".", "--network", "covnet", "--norm", "group"),
             "--norm is an option of",
         ),
         (

@@ -12,7 +12,7 @@ def test_evaluation_repeats_the_numbers_of_training(call, run, phantoms, tmp_pat
     judged = json.loads((out / "result.json").read_text())["metrics"]
     for name in ("accuracy", "macro_auc", "nll", "ece"):
         assert judged[name] == pytest.approx(trained[name], abs=1e-6)
-    assert (out / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
+    assert (out / "items.csv").read_text() == (run / "items.csv").read_text()
 
 
 def test_evaluation_of_strange_scans_needs_split_all(call, run, tmp_path, capsys):

@@ -17,24 +17,24 @@ def test_explain_scores_every_map_with_masks_and_slices(call, run, phantoms, tmp
     rows = {row["map"]: row for row in result["rows"]}
     assert set(rows) == {
         *("mask", "mask-trunk", "trunk", "cam", "gradcam", "gradcam-stage1", "nonlocal"),
-        *("random", "centre of lung"),
+        *("random", "centre-of-lung"),
     }
     assert result["data_hash"]
     for name, row in rows.items():
         assert 0 <= row["pointing"] <= 1
         assert 0 <= row["slice_auc"] <= 1
-        assert (row["like untrained"] is None) == (name in ("random", "centre of lung"))
-        assert (row["insertion"] is None) == (name == "centre of lung")
+        assert (row["like_untrained"] is None) == (name in ("random", "centre-of-lung"))
+        assert (row["insertion"] is None) == (name == "centre-of-lung")
     assert (tmp_path / "x" / "report.html").is_file()
 
 
 def test_explain_finds_a_map_that_is_the_lesion(call, run, phantoms, tmp_path, monkeypatch, capsys):
     """With the lesions themselves as a map every score is 1, whatever the file's order."""
-    import nlran.localizing
-    from nlran.prepare import GridMap, read_mask
+    import nlran.explaining
+    from nlran.preparation import GridMap, read_mask
 
     folder = phantoms / "ct" / "CP"
-    scans, explain = sorted(folder.iterdir()), nlran.localizing.explain_scan
+    scans, explain = sorted(folder.iterdir()), nlran.explaining.explain_scan
 
     def perfect(network, path, *arguments, **options):
         found = explain(network, path, *arguments, **options)
@@ -43,8 +43,8 @@ def test_explain_finds_a_map_that_is_the_lesion(call, run, phantoms, tmp_path, m
         grid = GridMap(same, (0.0, 0.0, 0.0), shape, shape)
         return dataclasses.replace(found, grid=grid, maps={"mask": lesion.astype(np.float32)})
 
-    monkeypatch.setattr(nlran.localizing, "explain_scan", perfect)
-    monkeypatch.setattr(nlran.localizing, "explain_inputs", lambda *_, **__: (None, {}))
+    monkeypatch.setattr(nlran.explaining, "explain_scan", perfect)
+    monkeypatch.setattr(nlran.explaining, "explain_inputs", lambda *_, **__: (None, {}))
     arguments = ("--checkpoint", run, "--masks", phantoms / "masks", "--steps", 0)
     assert call("explain", folder.parent, *arguments, "--accelerator", "cpu", "--json") == 2
     assert "both be the mask of" not in capsys.readouterr().err

@@ -21,7 +21,7 @@ def test_prediction_writes_a_heat_map_on_the_grid_of_each_scan(
     assert [row["path"] for row in rows] == list(map(str, scans))
     assert all("not a medical device" in row["use"] for row in rows)
     for scan, row in zip(scans, rows, strict=True):
-        own, heat = nibabel.load(scan), nibabel.load(out / row["heat map"])
+        own, heat = nibabel.load(scan), nibabel.load(out / row["heatmap"])
         assert heat.shape == own.shape
         np.testing.assert_allclose(heat.affine, own.affine)
         values = heat.get_fdata()
@@ -106,9 +106,9 @@ def test_cam_explains_the_class_that_is_asked_for(call, run, phantoms, tmp_path)
 def test_what_a_network_lacks_is_named(
     call, train_small, options, message, phantoms, tmp_path, capsys
 ):
-    arguments = ("--data", phantoms / "ct", "--split", "none", "--limit", 3, "--epochs", 1)
+    arguments = ("--data", phantoms / "ct", "--split-by", "none", "--limit", 3, "--epochs", 1)
     out = tmp_path / "run"
-    assert train_small(*arguments, "--out", out, "--model", "plain3d") == 0
+    assert train_small(*arguments, "--out", out, "--network", "plain3d") == 0
     scan = next((phantoms / "ct" / "CP").iterdir())
     assert call("predict", scan, "--checkpoint", out, "--out", tmp_path / "p", *options) == 2
     assert message in capsys.readouterr().err

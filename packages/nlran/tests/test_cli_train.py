@@ -12,7 +12,7 @@ def test_training_leaves_everything_a_run_needs(run):
     made = {path.name for path in run.iterdir()}
     assert made >= {
         *("config.yaml", "metrics.csv", "splits.csv", "last.ckpt", "best.ckpt", "export"),
-        *("result.json", "report.html", "predictions.csv", "confusion.csv", "cache"),
+        *("result.json", "report.html", "items.csv", "confusion.csv", "cache"),
     }
     result = json.loads((run / "result.json").read_text())
     assert result["versions"]["nlran"]
@@ -37,7 +37,7 @@ def test_a_run_is_not_overwritten_unasked(train_small, run, phantoms, capsys):
 def test_a_resumed_run_ends_where_the_unbroken_one_does(
     train_small, phantoms, tmp_path, monkeypatch
 ):
-    arguments = ("--data", phantoms / "ct", "--split", "none", "--epochs", 3)
+    arguments = ("--data", phantoms / "ct", "--split-by", "none", "--epochs", 3)
     assert train_small(*arguments, "--out", tmp_path / "whole") == 0
     from nlran.lightning import NLRANModule
 
@@ -63,7 +63,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(
 def test_without_held_out_scans_the_report_says_so_loudly(train_small, phantoms, tmp_path, capsys):
     out = tmp_path / "run"
     arguments = ("--data", phantoms / "ct", "--out", out, "--epochs", 1)
-    assert train_small(*arguments, "--split", "none") == 0
+    assert train_small(*arguments, "--split-by", "none") == 0
     said = capsys.readouterr()
     assert "NO SCANS WERE HELD OUT" in said.err
     assert "NO SCANS WERE HELD OUT" in said.out
@@ -80,9 +80,9 @@ def test_a_dry_run_writes_nothing(train_small, phantoms, tmp_path):
 @pytest.mark.parametrize("model", ["ran3d", "cbam3d", "covnet"])
 def test_comparison_networks_train_by_name(call, phantoms, tmp_path, model):
     size = "0,16,16" if model == "covnet" else "16,16,16"
-    arguments = ("--data", phantoms / "ct", "--split", "none", "--limit", 3, "--size", size)
+    arguments = ("--data", phantoms / "ct", "--split-by", "none", "--limit", 3, "--size", size)
     run = ("--epochs", 1, "--batch-size", 3, "--accelerator", "cpu", "--out", tmp_path / "run")
-    assert call("train", *arguments, *run, "--model", model) == 0
+    assert call("train", *arguments, *run, "--network", model) == 0
     scan = next((phantoms / "ct" / "CP").iterdir())
     found = ("--checkpoint", tmp_path / "run", "--out", tmp_path / "p", "--accelerator", "cpu")
     assert call("predict", scan, *found) == 0
@@ -121,7 +121,7 @@ def test_balanced_weights_are_higher_for_rarer_classes(train_small, phantoms, tm
         (data / name).mkdir(parents=True)
         for path in sorted((phantoms / "ct" / name).iterdir())[:count]:
             (data / name / path.name).write_bytes(path.read_bytes())
-    arguments = ("--data", data, "--split", "none", "--epochs", 1, "--class-weights", "balanced")
+    arguments = ("--data", data, "--split-by", "none", "--epochs", 1, "--class-weights", "balanced")
     assert train_small(*arguments, "--out", tmp_path / "run") == 0
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert state["hyper_parameters"]["class_weights"] == pytest.approx([2 / 3, 4 / 3, 4 / 3])
@@ -144,7 +144,7 @@ def test_a_run_is_not_resumed_with_other_scans(train_small, phantoms, tmp_path, 
 
 
 def test_a_batch_of_one_on_one_voxel_is_told_before_training(call, phantoms, tmp_path, capsys):
-    arguments = ("--data", phantoms / "ct", "--split", "none", "--size", "16,16,16")
+    arguments = ("--data", phantoms / "ct", "--split-by", "none", "--size", "16,16,16")
     assert call("train", *arguments, "--batch-size", 17, "--out", tmp_path / "r") == 2
     assert "pass --norm group" in capsys.readouterr().err
 

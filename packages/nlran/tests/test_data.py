@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nlran import cache
-from nlran.augment import augment
+from nlran.augmentation import augment
 from nlran.data import Batch, CTData
 from nlran.scans import find_scans
 from papercommons.errors import DataError
@@ -70,7 +70,7 @@ def test_batches_are_what_the_network_expects(ct):
 
 
 def test_values_are_the_prepared_scan_in_the_window(ct):
-    from nlran.prepare import prepare
+    from nlran.preparation import prepare
     from nlran.scans import read_scan
 
     data = make_data(ct, window=(-500.0, 100.0))
@@ -192,7 +192,7 @@ def test_unequal_slice_counts_are_padded(tmp_path, write_scan):
         for patient in range(3):
             shape = (4 + 3 * patient, 20, 20)
             write_scan(tmp_path / name / f"{patient}.npy", 10 * label + patient, shape=shape)
-    data = make_data(tmp_path, size=(0, 16, 16), split="none", batch_size=6)
+    data = make_data(tmp_path, size=(0, 16, 16), split_by="none", batch_size=6)
     batch = next(iter(data.loader(range(6), augment=True)))
     assert batch.slices.tolist() == [4, 7, 10, 4, 7, 10]
     assert batch.volumes.shape == (6, 1, 10, 16, 16)
@@ -201,14 +201,14 @@ def test_unequal_slice_counts_are_padded(tmp_path, write_scan):
         assert volume[:, count - 1].max() > 0
     alone = data.loader(range(6), augment=True).dataset[(0, 1)]
     assert torch.equal(alone.volumes[0], batch.volumes[1, :, :7])
-    few = make_data(tmp_path, size=(0, 16, 16), split="none", batch_size=6, max_slices=5)
+    few = make_data(tmp_path, size=(0, 16, 16), split_by="none", batch_size=6, max_slices=5)
     assert next(iter(few.loader(range(6)))).slices.tolist() == [4, 5, 5, 4, 5, 5]
     assert few.preparation.max_slices == 5
 
 
 def test_scans_already_found_are_taken_as_they_are(ct):
     scans = find_scans(ct, classes=["CP", "NCP"])
-    data = CTData(scans, size=SIZE, split="none", batch_size=5)
+    data = CTData(scans, size=SIZE, split_by="none", batch_size=5)
     assert data.scans is scans
     assert data.classes == ["CP", "NCP"]
     assert torch.cat([b.indices for b in data.predict_dataloader()]).tolist() == list(range(12))
@@ -217,15 +217,15 @@ def test_scans_already_found_are_taken_as_they_are(ct):
 
 
 def test_a_class_may_be_absent_where_a_network_knows_more(ct):
-    data = make_data(ct, classes=["Normal", "CP", "NCP"], complete=False, split="none")
+    data = make_data(ct, classes=["Normal", "CP", "NCP"], complete=False, split_by="none")
     assert data.classes == ["Normal", "CP", "NCP"]
     assert data.target_counts().tolist() == [0, 6, 6]
     with pytest.raises(DataError, match="no class Normal"):
-        make_data(ct, classes=["Normal", "CP", "NCP"], split="none")
+        make_data(ct, classes=["Normal", "CP", "NCP"], split_by="none")
 
 
 def test_no_val_and_no_test(ct):
-    data = make_data(ct, split="none")
+    data = make_data(ct, split_by="none")
     assert not data.has_val
     assert data.val_dataloader() == []
     assert data.test_dataloader() == []
@@ -235,10 +235,10 @@ def test_no_val_and_no_test(ct):
 def test_a_corrupt_scan_is_named_or_skipped(ct, caplog):
     bad = ct / "NCP" / "NCP3" / "a.npy"
     bad.write_bytes(bad.read_bytes()[:300])
-    data = make_data(ct, split="none")
+    data = make_data(ct, split_by="none")
     with pytest.raises(DataError, match=r"NCP/NCP3/a\.npy: not readable .*--skip-bad"):
         list(data.train_dataloader())
-    data = make_data(ct, split="none", skip_bad=True)
+    data = make_data(ct, split_by="none", skip_bad=True)
     assert [path for path, _ in data.skipped] == ["NCP/NCP3/a.npy"]
     assert "not readable" in data.skipped[0][1]
     assert "left out" in caplog.text
@@ -255,7 +255,7 @@ def test_skipping_must_leave_every_class(ct):
 def test_pictures_are_scaled_by_255(tmp_path, write_slices):
     for label, name in enumerate(("NCP", "CP")):
         write_slices(tmp_path / name / "1" / "2", range(6), label)
-    data = make_data(tmp_path, split="none", size=(0, 20, 20))
+    data = make_data(tmp_path, split_by="none", size=(0, 20, 20))
     assert data.units == "uint8"
     volumes = next(iter(data.loader([0]))).volumes
     stored = np.asarray(Image.open(tmp_path / "CP" / "1" / "2" / "0003.png"))
@@ -266,12 +266,12 @@ def test_mixed_units_need_a_word(ct, tmp_path_factory, write_scan, write_slices)
     write_slices(ct / "NCP" / "NCP7" / "1")
     with pytest.raises(DataError, match=r"NCP/NCP7/1: its values are uint8.*--mixed-units"):
         make_data(ct)
-    data = make_data(ct, mixed_units=True, split="none")
+    data = make_data(ct, mixed_units=True, split_by="none")
     volumes = torch.cat([batch.volumes for batch in data.loader(range(len(data.scans)))])
     assert (volumes.mean(dim=(1, 2, 3, 4)) - 0.5).abs().max() < 0.05
     shutil.rmtree(ct / "NCP" / "NCP7")
     write_scan(ct / "NCP" / "NCP7" / "a.npy", 5, dtype=np.uint8)
-    data = make_data(ct, split="none")
+    data = make_data(ct, split_by="none")
     with pytest.raises(DataError, match=r"NCP/NCP7/a\.npy: its values are uint8"):
         list(data.train_dataloader())
 
@@ -298,7 +298,7 @@ def test_masks_from_a_folder(ct, tmp_path_factory):
 def test_one_mask_is_not_laid_on_two_scans(ct, tmp_path_factory):
     masks = tmp_path_factory.mktemp("masks")
     np.save(masks / "a.npy", np.ones((12, 20, 22), np.uint8))
-    data = make_data(ct, lung_mask=str(masks), split="none")
+    data = make_data(ct, lung_mask=str(masks), split_by="none")
     with pytest.raises(DataError, match=r"a\.npy: of CP/CP0/a\.npy, or of CP/CP1/a\.npy\?"):
         list(data.loader([0, 2]))
 

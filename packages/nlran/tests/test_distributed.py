@@ -61,8 +61,8 @@ def test_two_processes_judge_each_scan_once_and_as_one_does(runs, call, phantoms
     two = (*given, "--out", tmp_path / "two", "--json")
     said = run_in_two("nlran.cli:main_eval", *two, folder=tmp_path, launcher="torchrun")
     assert json.loads(said)["metrics"]["scans"] == 15  # an odd number: shares differ
-    ours, theirs = (rows_of(tmp_path / name / "predictions.csv") for name in ("one", "two"))
+    ours, theirs = (rows_of(tmp_path / name / "items.csv") for name in ("one", "two"))
     assert [row["scan"] for row in ours] == [row["scan"] for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine["says"] == other["says"]
+        assert mine["prediction"] == other["prediction"]
         assert float(mine["p(NCP)"]) == pytest.approx(float(other["p(NCP)"]), abs=2e-6)

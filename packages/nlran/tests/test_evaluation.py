@@ -110,8 +110,8 @@ def test_sensitivity_is_read_where_the_specificity_holds_and_can_be_told():
 def test_confusions_stand_in_the_row_of_the_true_class():
     rows = confusion_rows(torch.tensor([1, 1, 0]), torch.tensor([0, 1, 0]), ["a", "b"])
     assert rows == [
-        {"true class": "a", "says a": 1, "says b": 1},
-        {"true class": "b", "says a": 0, "says b": 1},
+        {"label": "a", "predicted_a": 1, "predicted_b": 1},
+        {"label": "b", "predicted_a": 0, "predicted_b": 1},
     ]
 
 

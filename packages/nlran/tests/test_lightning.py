@@ -11,7 +11,7 @@ from nlran.data import Batch
 from nlran.lightning import NLRANModule, as_batch
 from nlran.model import nlran_tiny
 from nlran.phantoms import write_phantoms
-from nlran.prepare import Preparation
+from nlran.preparation import Preparation
 from nlran.saved import load_network, save_network
 from papercommons.cli import RunOptions
 from papercommons.errors import DataError

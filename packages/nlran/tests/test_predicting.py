@@ -5,14 +5,14 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from nlran.explaining import explain_inputs, explain_scan
+from nlran.explaining import infected_slices
+from nlran.explanation import explain_inputs, explain_scan
 from nlran.features import Features, Place
-from nlran.localizing import infected_slices
 from nlran.model import nlran_tiny
 from nlran.options import ReadingOptions
 from nlran.pictures import maps_png, most_active_slices, planes, scan_png, slice_names, slice_titles
 from nlran.predicting import _one_slice, name_outputs, write_heat_map
-from nlran.prepare import Preparation, to_scan_grid
+from nlran.preparation import Preparation, to_scan_grid
 from nlran.sanity import deletion_insertion, rank_correlation, untrained_like
 from nlran.volumes import Volume, read_volume
 from papercommons.errors import DataError

@@ -366,7 +366,9 @@ def test_kinds_are_told_by_name_and_content(tmp_path):
 
 
 def test_volumes_need_neither_torch_nor_readers():
-    code = "import sys, nlran.volumes, nlran.dicom, nlran.readers, nlran.slices, nlran.prepare; "
+    code = (
+        "import sys, nlran.volumes, nlran.dicom, nlran.readers, nlran.slices, nlran.preparation; "
+    )
     code += "print([m for m in ('torch', 'nibabel', 'pydicom', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

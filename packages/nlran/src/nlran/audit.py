@@ -8,27 +8,20 @@ only such nuisances, never the lungs, should be no better than chance.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from papercommons.errors import DataError
-from papercommons.files import prepare_out
-from papercommons.report import PALETTE, Result, Section, figure_png, write_report
 
-from nlran.scans import Scan, ScanSet, find_scans, read_scan
+from nlran.scans import Scan, ScanSet
 from nlran.volumes import Volume
 
 SHORTCUT_AUC = 0.65
 MIN_PATIENTS = 5  # of each class, for a cross-validation
-LIMITS = (
-    "A high AUC says that a network could tell the classes apart without looking at disease, not "
-    "that one does; a low one rules out these features only. For research use; not a medical "
-    "device."
-)
+DRAWS = 500
 
 
 @dataclass(frozen=True)
@@ -70,102 +63,16 @@ def measure_nuisance(volume: Volume, files: Sequence[Path]) -> Nuisance:
     return Nuisance(numbers, words | {"stored as": volume.stored or "unknown"})
 
 
-def audit(
-    data: str,
-    *,
-    manifest: str | None = None,
-    classes: Sequence[str] | None = None,
-    out: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    skip_bad: bool = False,
-    allow_gaps: bool = False,
-    overwrite: bool = False,
-) -> Result:
-    """Return a table of nuisance features by class, and how well they alone tell the classes.
-
-    Every scan is read. The AUCs are macro one-versus-rest averages of out-of-fold predictions,
-    cross-validated by patient: of a decision tree for one feature, of a random forest for all.
+def feature_rows(scans: ScanSet, nuisances: Sequence[Nuisance]) -> list[dict[str, Any]]:
+    """Return one row per feature: median and middle 90 % of its numbers, or shares of its words.
 
     Args:
-        data: see `find_scans`.
-        manifest: likewise.
-        classes: likewise.
-        out: folder for report.html and result.json; None: neither is written.
-        limit: read at most so many scans of each class; None: all.
-        seed: of folds, forest and bootstrap.
-        skip_bad: leave out scans that cannot be read; else they are an error.
-        allow_gaps: see `read_volume`.
-        overwrite: empty `out` first if it holds an earlier run.
+        scans: all of one set.
+        nuisances: of each scan.
 
-    Raises:
-        DataError: see `find_scans` and `prepare_out`; a scan cannot be read.
+    Returns:
+        Rows with ``feature`` and a column per class; the first two count scans and patients.
     """
-    scans = find_scans(data, manifest=manifest, classes=classes, skip_bad=skip_bad, check=False)
-    scans = scans if limit is None else scans.limit(limit)
-    settings = {
-        "data": data,
-        "manifest": manifest,
-        "classes": list(scans.classes),
-        "out": out,
-        "limit": limit,
-        "seed": seed,
-        "skip_bad": skip_bad,
-        "allow_gaps": allow_gaps,
-    }
-    if out is not None:
-        kept = {name: value for name, value in settings.items() if value is not None}
-        prepare_out(out, kept, overwrite=overwrite)
-    nuisances, bad = _measure(scans, skip_bad=skip_bad, allow_gaps=allow_gaps)
-    scans = scans.without(bad)
-    aucs, interval, notes = _judge(scans, nuisances, seed)
-    rows = [{**row, "AUC": aucs.get(row["feature"])} for row in _rows(scans, nuisances)]
-    low, high = interval
-    result = Result(
-        package="nlran",
-        command="nlran-audit",
-        title=f"What tells the classes of {data} apart besides disease",
-        rows=rows,
-        metrics={
-            "macro_auc": aucs.get("all"),
-            "macro_auc_low": low,
-            "macro_auc_high": high,
-            "scans": len(scans),
-            "patients": len({scan.patient for scan in scans.scans}),
-            "skipped": len(scans.skipped),
-            "copies": len(scans.copies),
-        },
-        settings=settings,
-        limits=LIMITS,
-        data_hash=scans.hash(),
-        device="cpu",
-        notes=[f"found: {scans.layout}", *scans.notes, *_faults(scans), *notes],
-    )
-    if out is not None:
-        write_report(Path(out) / "report.html", result, _sections(scans, nuisances, aucs))
-        result.save(out)
-    return result
-
-
-def _measure(
-    scans: ScanSet, *, skip_bad: bool, allow_gaps: bool
-) -> tuple[list[Nuisance], dict[int, str]]:
-    """Return the features of the scans that can be read, and why others cannot, by place."""
-    nuisances, bad = [], {}
-    for place, scan in enumerate(scans.scans):
-        try:
-            volume = read_scan(scans, scan, allow_gaps=allow_gaps)
-        except DataError as error:
-            if not skip_bad:
-                raise DataError(f"{error}; --skip-bad leaves it out") from None
-            bad[place] = str(error)
-        else:
-            nuisances.append(measure_nuisance(volume, scans.files(scan)))
-    return nuisances, bad
-
-
-def _rows(scans: ScanSet, nuisances: Sequence[Nuisance]) -> list[dict[str, Any]]:
-    """Return one row per feature: median and middle 90 % of its numbers, or shares of its words."""
     members: dict[str, list[int]] = {name: [] for name in scans.classes}
     for place, scan in enumerate(scans.scans):
         members[scans.classes[scan.label]].append(place)
@@ -192,10 +99,20 @@ def _rows(scans: ScanSet, nuisances: Sequence[Nuisance]) -> list[dict[str, Any]]
     ]
 
 
-def _judge(
+def nuisance_aucs(
     scans: ScanSet, nuisances: Sequence[Nuisance], seed: int
 ) -> tuple[dict[str, float], tuple[float | None, float | None], list[str]]:
-    """Return the AUC by feature and of all, the interval of the latter, and what to say of them."""
+    """Return how well nuisances alone tell the classes, cross-validated by patient.
+
+    Args:
+        scans: all of one set.
+        nuisances: of each scan.
+        seed: of folds, forest and bootstrap.
+
+    Returns:
+        The macro AUC by feature and, as ``all``, of a forest of them; the 95 % interval of the
+        latter over patients; and what to say of them. Without enough patients there is no AUC.
+    """
     owners: dict[int, set[str]] = {label: set() for label in range(len(scans.classes))}
     for scan in scans.scans:
         owners[scan.label].add(scan.patient)
@@ -210,7 +127,7 @@ def _judge(
             ],
         )
     import torch
-    from papercommons.metrics.bootstrap import group_weights
+    from papercommons.metrics.bootstrap import with_intervals
     from papercommons.metrics.roc import weighted_auc
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.tree import DecisionTreeClassifier
@@ -219,24 +136,28 @@ def _judge(
     patients = [scan.patient for scan in scans.scans]
     folds = _folds(scans.scans, MIN_PATIENTS, seed)
 
-    def macro_auc(features: np.ndarray, model: Any, weights: Any = None) -> Any:
-        scores = torch.from_numpy(_out_of_fold(model, features, labels, folds))
-        truth = torch.from_numpy(labels)
-        per_class = [
-            weighted_auc(scores[:, c], truth == c, weights) for c in range(scores.shape[1])
+    truth = torch.from_numpy(labels)
+
+    def macro_auc(scores: np.ndarray, weights: Any = None) -> Any:
+        of_class = [
+            weighted_auc(torch.from_numpy(column), truth == c, weights)
+            for c, column in enumerate(scores.T)
         ]
-        return torch.stack(per_class).mean(0)
+        return torch.stack(of_class).mean(0)
 
     columns = _columns(nuisances)
     tree = DecisionTreeClassifier(max_leaf_nodes=8, min_samples_leaf=3, random_state=seed)
-    aucs = {name: macro_auc(column, tree).item() for name, column in columns.items()}
+    aucs = {
+        name: macro_auc(_out_of_fold(tree, column, labels, folds)).item()
+        for name, column in columns.items()
+    }
     forest = RandomForestClassifier(100, min_samples_leaf=3, random_state=seed, n_jobs=1)
-    weights = torch.cat([torch.ones(1, len(labels)), group_weights(patients, draws=500, seed=seed)])
-    estimates = macro_auc(np.concatenate(list(columns.values()), axis=1), forest, weights)
-    low, high = torch.nanquantile(
-        estimates[1:], torch.tensor([0.025, 0.975], dtype=estimates.dtype)
-    ).tolist()
-    aucs["all"] = estimates[0].item()
+    together = np.concatenate(list(columns.values()), axis=1)
+    scores = _out_of_fold(forest, together, labels, folds)
+    found = with_intervals(
+        lambda weights: {"all": macro_auc(scores, weights)}, patients, draws=DRAWS, seed=seed
+    )["all"]
+    aucs["all"], low, high = found
     return aucs, (low, high), _verdict(aucs, low, high)
 
 
@@ -289,45 +210,3 @@ def _out_of_fold(
         model.fit(features[~inside], labels[~inside])
         scores[np.ix_(inside, model.classes_)] = model.predict_proba(features[inside])
     return scores
-
-
-def _faults(scans: ScanSet) -> list[str]:
-    """Return sentences on copies, and on patients and copies in two classes or splits."""
-    notes = []
-    for what in ("label", "split"):
-        seen = defaultdict(set)
-        for scan in scans.scans:
-            seen[scan.patient].add(getattr(scan, what))
-        plural = "classes" if what == "label" else "splits"
-        if torn := [patient for patient, values in seen.items() if len(values) > 1]:
-            notes.append(f"{len(torn)} patients in several {plural}, e.g. {torn[0]}")
-    if scans.skipped:
-        path, why = scans.skipped[0]
-        notes.append(f"{len(scans.skipped)} scans left out, the first {path} ({why})")
-    return notes
-
-
-def _sections(
-    scans: ScanSet, nuisances: Sequence[Nuisance], aucs: dict[str, float]
-) -> list[Section]:
-    background = {
-        name: [
-            nuisance.numbers["background share"]
-            for nuisance, scan in zip(nuisances, scans.scans, strict=True)
-            if scan.label == label
-        ]
-        for label, name in enumerate(scans.classes)
-    }
-
-    def draw(figure: Any) -> None:
-        left, right = figure.subplots(1, 2)
-        names = [name for name in reversed(aucs) if name != "all"]
-        left.barh(names, [aucs[name] for name in names], color=PALETTE[0])
-        left.axvline(0.5, color=PALETTE[-1], linestyle="--")
-        left.set(title="AUC of one feature", xlim=(0, 1))
-        right.hist(list(background.values()), bins=20, range=(0, 1), label=list(background))
-        right.set(title="Share of the lowest value", xlabel="share of voxels", ylabel="scans")
-        right.legend()
-
-    caption = "Left: how well each feature alone tells the classes. Right: background by class."
-    return [Section("Shortcuts", figure=figure_png(draw), caption=caption)]

@@ -13,7 +13,7 @@ from papercommons.files import atomic_path
 
 from nlran.content import fingerprint, scan_files
 from nlran.masks import find_mask
-from nlran.prepare import Preparation, prepare, read_mask
+from nlran.preparation import Preparation, prepare, read_mask
 from nlran.scans import Scan, ScanSet, read_scan
 from nlran.volumes import Units, Volume
 

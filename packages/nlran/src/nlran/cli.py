@@ -15,13 +15,13 @@ from papercommons.files import check_out, find_saved
 from papercommons.report import Result
 
 from nlran.options import (
+    DataOptions,
     MapOptions,
     NetworkOptions,
     PreparationOptions,
     ReadingOptions,
-    ScanOptions,
+    RecipeOptions,
     SplitOptions,
-    TrainingOptions,
 )
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def train(
     *,
     data: str,
     out: str = "runs/nlran",
-    scans: ScanOptions = ScanOptions(),
+    scans: DataOptions = DataOptions(),
     preparation: PreparationOptions = PreparationOptions(),
     splitting: SplitOptions = SplitOptions(),
     network: NetworkOptions = NetworkOptions(),
-    training: TrainingOptions = TrainingOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
     run: RunOptions = RunOptions(),
 ) -> Result:
     """Train a 3-D network that names the class of a CT scan and shows where it looked.
@@ -53,17 +53,17 @@ def train(
         preparation: what the network sees.
         splitting: how scans are divided.
         network: the network.
-        training: the recipe.
+        recipe: how to train.
         run: how to run.
     """
     keep = [data, scans.manifest, preparation.lung_mask]
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
-    if preparation.size is not None and preparation.size[0] == 0 and network.model != "covnet":
-        raise ValueError(f"--size with depth 0 is for covnet; {network.model} needs a depth")
+    if preparation.size is not None and preparation.size[0] == 0 and network.network != "covnet":
+        raise ValueError(f"--size with depth 0 is for covnet; {network.network} needs a depth")
     found = open_scans(data, scans)
-    from nlran.runs import train_network
+    from nlran.training import train_network
 
-    return train_network(data, found, out, scans, preparation, splitting, network, training, run)
+    return train_network(data, found, out, scans, preparation, splitting, network, recipe, run)
 
 
 def evaluate(
@@ -74,7 +74,8 @@ def evaluate(
     out: str | None = None,
     batch_size: int = 4,
     specificity: float = 0.95,
-    scans: ScanOptions = ScanOptions(),
+    bootstrap: int = 1000,
+    scans: DataOptions = DataOptions(),
     run: DeviceOptions = DeviceOptions(),
 ) -> Result:
     """Judge a trained network: accuracy, macro AUC, precision, F1, with intervals over patients.
@@ -86,28 +87,32 @@ def evaluate(
         checkpoint: the --out folder of nlran-train, or its export/.
         split: scans as the run divided them (its splits.csv); all judges every scan of --data, as
             for a data set of another hospital.
-        out: folder for predictions.csv, confusion.csv, result.json and report.html; nothing is
+        out: folder for items.csv, confusion.csv, result.json and report.html; nothing is
             written if not given.
         batch_size: scans at once.
         specificity: at which the sensitivity is read off the ROC curve of these scans.
+        bootstrap: resamples of patients for the intervals.
         scans: the scans.
         run: where and how to compute.
     """
     check_data(data)
     find_saved(checkpoint)
     check_at_least(1, batch_size=batch_size)
+    check_at_least(10, bootstrap=bootstrap)
     check_fraction("(0, 1)", specificity=specificity)
     if out is not None:
         check_out(out, overwrite=run.overwrite, keep=[checkpoint, data, scans.manifest])
-    from nlran.judging import evaluate_network
+    from nlran.evaluating import evaluate_network
 
-    return evaluate_network(data, checkpoint, split, out, scans, batch_size, specificity, run)
+    return evaluate_network(
+        data, checkpoint, split, out, scans, batch_size, specificity, bootstrap, run
+    )
 
 
 def predict(
     *scans: str,
     checkpoint: str,
-    out: str = "predictions",
+    out: str = "runs/nlran-predict",
     resume: bool = False,
     maps: MapOptions = MapOptions(),
     reading: ReadingOptions = ReadingOptions(),
@@ -174,7 +179,7 @@ def explain(
     if out is not None:
         keep = [checkpoint, masks, slices, reading.lung_mask, *scans]
         check_out(out, overwrite=run.overwrite, keep=keep)
-    from nlran.localizing import explain_scans
+    from nlran.explaining import explain_scans
 
     return explain_scans(scans, checkpoint, masks, slices, out, steps, reading, run)
 
@@ -209,7 +214,7 @@ def audit(
     check_at_least(1, limit=limit)
     if out is not None:
         check_out(out, overwrite=overwrite, keep=[data, manifest])
-    from nlran.audit import audit as audit_scans
+    from nlran.auditing import audit_scans
 
     return audit_scans(
         data,
@@ -234,20 +239,25 @@ def inspect(*scans: str, allow_gaps: bool = False, skip_bad: bool = False) -> Re
     """
     if not scans:
         raise DataError("give scans or folders, e.g. nlran-inspect scan.nii.gz")
-    from nlran.inspection import inspect_scans
+    from nlran.inspecting import inspect_scans
 
     return inspect_scans(scans, allow_gaps=allow_gaps, skip_bad=skip_bad)
 
 
 def phantoms(
-    *, out: str, count: int = 60, size: int = 32, seed: int = 0, overwrite: bool = False
+    *,
+    out: str = "runs/nlran-phantoms",
+    count: int = 60,
+    size: int = 32,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> Result:
     """Write artificial chest scans of three classes, with lesion masks, to try all without data.
 
     Normal has no lesion, CP two in one lung, NCP one in each lung.
 
     Args:
-        out: new folder: ct/CLASS/*.nii.gz and masks/CLASS/*.nii.gz.
+        out: new folder: ct/CLASS/*.nii.gz, masks/CLASS/*.nii.gz, result.json and report.html.
         count: scans in all.
         size: voxels along each axis.
         seed: another seed gives other phantoms.
@@ -257,21 +267,9 @@ def phantoms(
     check_at_least(3, count=count)
     check_at_least(16, size=size)
     check_out(out, overwrite=overwrite)
-    from papercommons.files import prepare_out
+    from nlran.synthesizing import make_phantoms
 
-    from nlran.phantoms import write_phantoms
-
-    settings = {"out": out, "count": count, "size": size, "seed": seed}
-    folder = prepare_out(out, settings, overwrite=overwrite)
-    write_phantoms(folder, count, seed=seed, size=size)
-    return Result(
-        package="nlran",
-        command="nlran-phantoms",
-        title=f"{count} phantoms of {size} x {size} x {size} voxels",
-        settings=settings,
-        limits="Phantoms are no patients: what works on them may fail on people.",
-        files={"scans": str(folder / "ct"), "masks": str(folder / "masks")},
-    )
+    return make_phantoms(out, count, size, seed, overwrite)
 
 
 def check_data(data: str) -> None:
@@ -280,7 +278,7 @@ def check_data(data: str) -> None:
         raise DataError(f"{data}: no such folder; expected {data}/CLASS/scans, or a MedMNIST .npz")
 
 
-def open_scans(data: str, options: ScanOptions) -> ScanSet:
+def open_scans(data: str, options: DataOptions) -> ScanSet:
     """Return the scans at `data`; nothing heavy is imported for that.
 
     Args:

@@ -19,9 +19,9 @@ from papercommons.errors import DataError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nlran.augment import augment
+from nlran.augmentation import augment
 from nlran.cache import IN_MEMORY_BYTES, PreparedScans
-from nlran.prepare import Preparation, to_unit
+from nlran.preparation import Preparation, to_unit
 from nlran.scans import ScanSet, find_scans
 from nlran.splits import SplitBy, split_notes, split_scans
 from nlran.volumes import Units
@@ -128,7 +128,7 @@ class CTData(LightningDataModule):
         spacing: in mm, for resample = spacing.
         window: in HU.
         lung_mask: none, auto, or a folder of masks.
-        split: see `split_scans`, like the next two.
+        split_by: see `split_scans`, like the next two.
         val_fraction: share held out to choose with.
         test_fraction: share held out to judge by.
         seed: of splits, order and augmentation.
@@ -174,7 +174,7 @@ class CTData(LightningDataModule):
         spacing: tuple[float, float, float] = (5.0, 2.5, 2.5),
         window: tuple[float, float] = (-1000.0, 400.0),
         lung_mask: str = "none",
-        split: SplitBy = "patient",
+        split_by: SplitBy = "patient",
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         seed: int = 0,
@@ -213,7 +213,7 @@ class CTData(LightningDataModule):
         self.scans, self.skipped = scans, list(scans.skipped)
         self.classes = list(scans.classes)
         self.splits = split_scans(
-            scans, by=split, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+            scans, by=split_by, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
         )
         self.split_notes = split_notes(scans, self.splits)
         for note in self.split_notes:

@@ -53,7 +53,10 @@ class DenseNet3d(nn.Module):
         """Return the last feature map and that of the first dense block, in one pass.
 
         Args:
-            x: as for `forward`.
+            x: as for `forward`, shape (B, 1, D, H, W).
+
+        Raises:
+            ValueError: the scans are too small to be halved five times.
         """
         if min(x.shape[2:]) < SMALLEST:
             raise ValueError(

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from papercommons.metrics.bootstrap import group_weights
+from papercommons.metrics.bootstrap import estimate, group_weights
 from papercommons.metrics.calibration import weighted_ece
 from papercommons.metrics.roc import weighted_auc
 from papercommons.report import Section, figure_png
@@ -71,8 +71,7 @@ def classification_report(
     patients: Sequence[Hashable],
     classes: Sequence[str] | None = None,
     *,
-    level: float = 0.95,
-    draws: int = 2000,
+    draws: int = 1000,
     seed: int = 0,
 ) -> tuple[dict[str, float], list[str]]:
     """Return the numbers of one split with intervals over patients, and notes on what is undefined.
@@ -82,7 +81,6 @@ def classification_report(
         target: int64, shape (N,).
         patients: of each scan; an interval resamples patients, not scans.
         classes: names for the notes; numbers if None.
-        level: of the intervals.
         draws: resamples.
         seed: of the resampling.
 
@@ -94,16 +92,14 @@ def classification_report(
     resampled = classification_numbers(
         probabilities, target, group_weights(patients, draws=draws, seed=seed)
     )
-    tail = (1 - level) / 2
-    edges = torch.tensor([tail, 1 - tail], dtype=torch.double)
     numbers: dict[str, float] = {}
     notes = []
     for name, value in values.items():
-        low, high = torch.nanquantile(resampled[name], edges)
-        honest = not value.isnan() and resampled[name].isnan().double().mean() <= 0.05
-        numbers[name] = value.item()
-        numbers[f"{name}_low"] = low.item() if honest else torch.nan
-        numbers[f"{name}_high"] = high.item() if honest else torch.nan
+        found = estimate(value.item(), resampled[name])
+        honest = resampled[name].isnan().double().mean() <= 0.05
+        numbers[name] = found.value
+        numbers[f"{name}_low"] = found.low if honest else torch.nan
+        numbers[f"{name}_high"] = found.high if honest else torch.nan
     names = list(map(str, range(probabilities.shape[1]))) if classes is None else classes
     absent = [name for number, name in enumerate(names) if not (target == number).any()]
     if absent:
@@ -150,7 +146,7 @@ def per_class_rows(
                 "recall": hit / support if support else None,
                 "F1": 2 * hit / (support + answers) if support + answers else None,
                 "sensitivity": sensitivity,
-                "at specificity": specificity,
+                "specificity": specificity,
             }
         )
     return rows
@@ -178,8 +174,8 @@ def confusion_rows(answer: Tensor, target: Tensor, classes: Sequence[str]) -> li
     """
     table = confusion_table(answer, target, len(classes))
     return [
-        {"true class": name}
-        | {f"says {other}": int(n) for other, n in zip(classes, row, strict=True)}
+        {"label": name}
+        | {f"predicted_{other}": int(n) for other, n in zip(classes, row, strict=True)}
         for name, row in zip(classes, table, strict=True)
     ]
 

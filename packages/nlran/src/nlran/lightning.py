@@ -104,7 +104,12 @@ class NLRANModule(LightningModule):
         return self.network(volumes) if slices is None else self.network(volumes, slices)
 
     def training_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
+        """Return the loss of one batch, a float32 scalar.
+
+        Args:
+            batch: a `Batch`, or volumes (B, 1, D, H, W) in [0, 1] and target (B,).
+            batch_idx: its number, not used.
+        """
         batch = as_batch(batch)
         logits = self(batch.volumes, batch.slices).float()
         loss = F.cross_entropy(
@@ -134,7 +139,12 @@ class NLRANModule(LightningModule):
         self.on_validation_epoch_start()
 
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
-        """Keep the logits of one batch."""
+        """Keep the logits of one batch.
+
+        Args:
+            batch: a `Batch`, or volumes (B, 1, D, H, W) in [0, 1] and target (B,).
+            batch_idx: its number, not used.
+        """
         batch = as_batch(batch)
         self.seen_logits.update(self(batch.volumes, batch.slices).float())
         self.seen_target.update(batch.target.float())
@@ -144,7 +154,12 @@ class NLRANModule(LightningModule):
         self._log_numbers("val")
 
     def test_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
-        """Keep the logits of one batch."""
+        """Keep the logits of one batch.
+
+        Args:
+            batch: a `Batch`, or volumes (B, 1, D, H, W) in [0, 1] and target (B,).
+            batch_idx: its number, not used.
+        """
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
@@ -168,7 +183,12 @@ class NLRANModule(LightningModule):
         )
 
     def predict_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Prediction:
-        """Return the logits of one batch, on the CPU."""
+        """Return the logits of one batch, on the CPU.
+
+        Args:
+            batch: a `Batch`, or volumes (B, 1, D, H, W) in [0, 1] and target (B,).
+            batch_idx: its number, not used.
+        """
         batch = as_batch(batch)
         logits = self(batch.volumes, batch.slices).float()
         return Prediction(batch.indices.cpu(), logits.cpu())

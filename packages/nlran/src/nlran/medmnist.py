@@ -66,7 +66,13 @@ def read_medmnist(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[int
 
 
 def item_path(path: Path, split: str, index: int) -> str:
-    """Return what an item is called, e.g. ``organmnist3d.npz#train/12``."""
+    """Return what an item is called, e.g. ``organmnist3d.npz#train/12``.
+
+    Args:
+        path: the .npz file.
+        split: train, val or test.
+        index: in the split, from 0.
+    """
     return f"{path.name}#{split}/{index}"
 
 

@@ -11,9 +11,11 @@ from papercommons.errors import DataError
 
 from nlran.networks import VARIED, check_name
 
+PACKAGE = "nlran"
+
 
 @dataclass(frozen=True)
-class ScanOptions:
+class DataOptions:
     """The scans.
 
     Attributes:
@@ -131,14 +133,14 @@ class SplitOptions:
     """How scans are divided.
 
     Attributes:
-        split: patient keeps a patient's scans together (published splits are kept where there are
-            any); scan does not, and flatters the numbers; manifest takes the column; none trains
-            on everything and tests nothing.
+        split_by: patient keeps a patient's scans together (published splits are kept where there
+            are any); scan does not, and flatters the numbers; manifest takes the column; none
+            trains on everything and tests nothing.
         val_fraction: share of the patients held out to choose best.ckpt.
         test_fraction: share of the patients held out to be tested on.
     """
 
-    split: Literal["patient", "scan", "manifest", "none"] = "patient"
+    split_by: Literal["patient", "scan", "manifest", "none"] = "patient"
     val_fraction: float = 0.1
     test_fraction: float = 0.1
 
@@ -151,8 +153,8 @@ class NetworkOptions:
     """The network.
 
     Attributes:
-        model: nlran; without its non-local block (ran3d), attention (nlresnet3d) or both (plain3d);
-            cbam3d; resnet3d, resnet3d34, resnet3d50; densenet121 (needs MONAI); covnet.
+        network: nlran; without its non-local block (ran3d), attention (nlresnet3d) or both
+            (plain3d); cbam3d; resnet3d, resnet3d34, resnet3d50; densenet121 (needs MONAI); covnet.
         variant: size of nlran and its ablations: tiny, base, large; the preset's if not given.
         norm: batch, or group for batches of one or two scans.
         dropout: before the classifier.
@@ -167,7 +169,7 @@ class NetworkOptions:
         stem_stride: of the first convolution in depth, height, width; 1,2,2 suits thick slices.
     """
 
-    model: str = "nlran"
+    network: str = "nlran"
     variant: Literal["tiny", "base", "large"] | None = None
     norm: Literal["batch", "group"] | None = None
     dropout: float | None = None
@@ -180,7 +182,7 @@ class NetworkOptions:
     pretrained: bool = False
 
     def __post_init__(self) -> None:
-        check_name(self.model)
+        check_name(self.network)
         check_fraction("[0, 1)", dropout=self.dropout)
         if self.stem_stride is not None and (
             len(self.stem_stride) != 3 or min(self.stem_stride) < 1
@@ -188,13 +190,13 @@ class NetworkOptions:
             raise ValueError(f"--stem-stride must be 3 numbers >= 1, got {self.stem_stride}")
         if any(not 1 <= stage <= 4 for stage in self.non_local_after or ()):
             raise ValueError(f"--non-local-after must name stages 1 to 4: {self.non_local_after}")
-        if self.pretrained and self.model not in ("resnet3d", "covnet"):
-            raise ValueError(f"--pretrained: no published weights for {self.model}")
+        if self.pretrained and self.network not in ("resnet3d", "covnet"):
+            raise ValueError(f"--pretrained: no published weights for {self.network}")
         own = self.arguments()
-        if own and self.model not in VARIED:
+        if own and self.network not in VARIED:
             raise ValueError(
                 f"--{next(iter(own)).replace('_', '-')} is an option of nlran and its ablations, "
-                f"not of {self.model}"
+                f"not of {self.network}"
             )
 
     def arguments(self) -> dict[str, object]:
@@ -213,7 +215,7 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class RecipeOptions:
     """The recipe.
 
     Attributes:

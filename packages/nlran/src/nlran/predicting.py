@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,41 +9,40 @@ from typing import Any
 
 import numpy as np
 import torch
-from papercommons.cli import ComputeOptions, DeviceOptions, track
+from papercommons.cli import ComputeOptions, track
+from papercommons.data.defects import LeftOut
+from papercommons.devices import autocast, compute_device
 from papercommons.errors import DataError
 from papercommons.files import (
     atomic_path,
     hash_files,
     hash_saved,
+    hash_texts,
     prepare_out,
     read_note,
     write_csv,
     write_json,
 )
 from papercommons.report import Result, Section, describe_device, write_report
-from papercommons.training import make_trainer
 
 from nlran.content import scan_files
-from nlran.explaining import Explained, check_lung_mask, explain_scan, lung_mask_of
+from nlran.explanation import Explained, check_lung_mask, explain_scan, lung_mask_of
 from nlran.heatmaps import HEAT_MAPS, HeatMap, available_maps
-from nlran.judging import PACKAGE
 from nlran.layouts import find_scan_files
 from nlran.masks import bare_name
 from nlran.nifti import write_nifti
-from nlran.options import MapOptions, ReadingOptions
+from nlran.options import PACKAGE, MapOptions, ReadingOptions
 from nlran.pictures import maps_png, most_active_slices, scan_png, slice_titles
-from nlran.prepare import GridMap, to_scan_grid
+from nlran.preparation import GridMap, to_scan_grid
 from nlran.saved import RESEARCH_USE, load_network
 from nlran.volumes import Volume
-
-log = logging.getLogger("papercommons")
 
 LIMITS = (
     f"{RESEARCH_USE} The network names one of its classes for any scan, of a healthy person, of "
     "another disease or of no chest at all. The heat map shows where features respond; it does not "
     "prove what the answer rests on: see it beside its controls."
 )
-_LONG = ("path", "page", "heat map", "notes", "use")  # only in predictions.csv
+_LONG = ("path", "hash", "page", "heatmap", "notes", "use")  # only in predictions.csv
 
 
 def predict_scans(
@@ -84,7 +81,7 @@ def predict_scans(
     settings = {"scans": list(places), "checkpoint": checkpoint, "out": out}
     settings |= {"weights": hash_saved(checkpoint)}
     settings |= {**asdict(maps), **asdict(reading), **run.settings()}
-    device, autocast = open_device(run)
+    device = compute_device(run)
     network.to(device)
     known = _known_maps(network, config["preparation"].size, device)
     kind = maps.heatmap or ("mask-trunk" if "mask-trunk" in known else "gradcam")
@@ -92,7 +89,7 @@ def predict_scans(
         raise ValueError(f"--heatmap {kind}: {config['model']} has {', '.join(known)}")
     kinds = [k for k in HEAT_MAPS if k in known and (maps.controls or k == kind)]
     folder = prepare_out(out, settings, resume=resume, overwrite=run.overwrite, inputs=["weights"])
-    rows, bad, digests = [], [], []
+    rows, digests, left_out = [], [], LeftOut(reading.skip_bad)
     names = name_outputs([relative for _, relative in scans])
     for (scan, relative), name in track(list(zip(scans, names, strict=True)), "scans"):
         note = folder / "scans" / f"{name}.json"
@@ -102,64 +99,49 @@ def predict_scans(
         if kept is not None:
             rows.append(kept)
             continue
-        try:
+        with left_out.noting():
             found = explain_scan(
                 network,
                 scan,
                 config["preparation"],
                 kinds,
                 device=device,
-                autocast=autocast(),
+                autocast=autocast(device, run.precision),
                 reading=reading,
                 mask=lung_mask_of(relative, reading),
                 target=target,
             )
-        except DataError as error:
-            if not reading.skip_bad:
-                raise
-            log.warning("left out: %s", error)
-            bad.append(str(error))
-            continue
-        row = {"scan": name, "path": str(scan), "hash": digest}
-        overlay = maps.overlay == "png"
-        row |= _write_scan(folder / "scans", name, found, kind, config, overlay, digest)
-        write_json(note, row)
-        rows.append(row)
-    if not rows:
-        raise DataError(f"no scan could be used; {bad[0]}")
+            row = {"scan": name, "path": str(scan), "hash": digest}
+            overlay = maps.overlay == "png"
+            row |= _write_scan(folder / "scans", name, found, kind, config, overlay, digest)
+            write_json(note, row)
+            rows.append(row)
+    left_out.check_any(len(rows), "scans")
     write_csv(folder / "predictions.csv", rows)
     result = Result(
         package=PACKAGE,
         command="nlran-predict",
         title=f"{config['model']}: {len(rows)} scans, heat map {kind}",
-        rows=[{k: v for k, v in row.items() if k not in (*_LONG, "hash")} for row in rows],
-        metrics={"scans": len(rows), "skipped_scans": len(bad)},
+        rows=[{k: v for k, v in row.items() if k not in _LONG} for row in rows],
+        metrics={"scans": len(rows), "left_out": len(left_out)},
         settings=settings,
         limits=LIMITS,
-        data_hash=hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
+        data_hash=hash_texts(digests),
         device=describe_device(device),
         files={
             "predictions": str(folder / "predictions.csv"),
             "scans": str(folder / "scans"),
         },
-        notes=[RESEARCH_USE, *(f"{row['scan']}: {row['notes']}" for row in rows if row["notes"])]
-        + [f"left out: {line}" for line in bad],
+        notes=[
+            RESEARCH_USE,
+            *(f"{row['scan']}: {row['notes']}" for row in rows if row["notes"]),
+            *left_out.notes(),
+        ],
     )
     pages = {row["scan"]: row["page"] for row in rows}
     write_report(folder / "report.html", result, [Section("The scans", links=pages)])
     result.save(folder)
     return result
-
-
-def open_device(run: ComputeOptions) -> tuple[torch.device, Any]:
-    """Return the device and a function that gives the context of the number format.
-
-    Args:
-        run: options of the command.
-    """
-    trainer = make_trainer(DeviceOptions(**asdict(run), devices="1"))
-    forward_context: Any = trainer.precision_plugin.forward_context
-    return trainer.strategy.root_device, forward_context
 
 
 def name_outputs(relatives: Sequence[str]) -> list[str]:
@@ -218,11 +200,11 @@ def _write_scan(
         with atomic_path(folder / f"{name}.png") as temporary:
             temporary.write_bytes(picture)
     probabilities = found.logits.softmax(0).tolist()
-    says = classes[int(found.logits.argmax())]
+    prediction = classes[int(found.logits.argmax())]
     page = Result(
         package=PACKAGE,
         command="nlran-predict",
-        title=f"{found.path.name}: {says}, {max(probabilities):.0%}",
+        title=f"{found.path.name}: {prediction}, {max(probabilities):.0%}",
         rows=[{"class": c, "probability": p} for c, p in zip(classes, probabilities, strict=True)],
         settings={
             "scan": str(found.path),
@@ -262,12 +244,12 @@ def _write_scan(
         )
     write_report(folder / f"{name}.html", page, sections)
     return {
-        "says": says,
+        "prediction": prediction,
         **{f"p({c})": round(p, 6) for c, p in zip(classes, probabilities, strict=True)},
-        "read (s)": round(found.read_seconds, 3),
-        "network (s)": round(found.network_seconds, 3),
+        "read_seconds": round(found.read_seconds, 3),
+        "network_seconds": round(found.network_seconds, 3),
         "page": f"scans/{name}.html",
-        "heat map": f"scans/{name}_heatmap.nii.gz",
+        "heatmap": f"scans/{name}_heatmap.nii.gz",
         "notes": "; ".join(volume.notes),
         "use": RESEARCH_USE,
     }

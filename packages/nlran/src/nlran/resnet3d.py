@@ -82,7 +82,7 @@ class ResNet3d(nn.Module):
         """Return the last feature map and that of stage 1, in one pass.
 
         Args:
-            x: as for `forward`.
+            x: as for `forward`, shape (B, 1, D, H, W).
         """
         stage1 = self.layer1(self.stem((x - self.mean) / self.std))
         last = self.layer4(self.layer3(self.layer2(stage1)))

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from papercommons.errors import DataError
 from papercommons.versions import installed_version
 
+from nlran.options import PACKAGE
+
 if TYPE_CHECKING:
     from torch import nn
 
-    from nlran.prepare import Preparation
+    from nlran.preparation import Preparation
 
 RESEARCH_USE = "Research use only: not a medical device, not for diagnosis or treatment."
+
+ENTRIES = ("model", "options", "classes", "preparation")
 
 CARD = """# {model}, classes {classes}
 
@@ -63,7 +67,7 @@ def save_network(
     from papercommons.checkpoint import save_model
     from papercommons.files import write_text
 
-    version = installed_version("nlran")
+    version = installed_version(PACKAGE)
     config = {
         "model": model,
         "options": dict(options),
@@ -72,7 +76,7 @@ def save_network(
         "data_hash": data_hash,
         "device": device,
         "made_by": made_by,
-        "package": "nlran",
+        "package": PACKAGE,
         "version": version,
         "use": RESEARCH_USE,
     }
@@ -110,13 +114,10 @@ def load_network(path: str | Path) -> tuple[Any, dict[str, Any]]:
     from papercommons.files import find_saved
 
     from nlran.networks import create_network
-    from nlran.prepare import Preparation
+    from nlran.preparation import Preparation
 
     folder = find_saved(path)
-    config = read_config(folder)
-    missing = {"model", "options", "classes", "preparation"} - config.keys()
-    if missing:
-        raise DataError(f"{folder}/config.json: no entry {', '.join(sorted(missing))}")
+    config = read_config(folder, package=PACKAGE, entries=ENTRIES)
     try:
         config["preparation"] = Preparation(**config["preparation"])
         network = create_network(config["model"], len(config["classes"]), **config["options"])

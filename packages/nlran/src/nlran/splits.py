@@ -92,8 +92,8 @@ def _published(scans: ScanSet, by: SplitBy) -> Splits:
     for place, scan in enumerate(scans.scans):
         if scan.split is None:
             raise DataError(
-                f"{scans.root}: {scan.path} is in no split; --split manifest needs a column split "
-                "in the --manifest, or folders train, val and test"
+                f"{scans.root}: {scan.path} is in no split; --split-by manifest needs a column "
+                "split in the --manifest, or folders train, val and test"
             )
         splits[scan.split].append(place)
     present = {scans.scans[place].label for place in splits["train"]}
@@ -104,7 +104,7 @@ def _published(scans: ScanSet, by: SplitBy) -> Splits:
             scan = scans.scans[torn[0]]
             raise DataError(
                 f"{scans.root}: patient {scan.patient} is in {first} and {second} ({scan.path}); "
-                "correct the splits, or take them as they are with --split manifest"
+                "correct the splits, or take them as they are with --split-by manifest"
             )
     return splits
 
@@ -129,7 +129,7 @@ def _divide(
             raise DataError(
                 f"{scans.root}: class {scans.classes[label]} has {len(members)} {what}, too few "
                 f"for {' and '.join(['train', *wanted])}; add some, set --val-fraction or "
-                "--test-fraction to 0, or train on everything with --split none"
+                "--test-fraction to 0, or train on everything with --split-by none"
             )
         order = sorted(members, key=lambda k: hashlib.sha256(f"{seed}:{k}".encode()).digest())
         spare = len(order) - len(wanted) - 1

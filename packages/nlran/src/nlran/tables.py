@@ -166,7 +166,12 @@ def _in_spans(spans: str, numbers: Sequence[int]) -> list[int]:
 
 
 def first_file(root: str | Path, names: Iterable[str]) -> Path | None:
-    """Return the first of the files `names` that exists in `root`, or None."""
+    """Return the first of some files that exists in a folder, or None.
+
+    Args:
+        root: the folder.
+        names: of the files, in the order of preference.
+    """
     return next((path for name in names if (path := Path(root) / name).is_file()), None)
 
 

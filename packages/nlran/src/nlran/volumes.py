@@ -278,7 +278,15 @@ def check_shape(
 
 
 def check_finite(path: Path, array: np.ndarray) -> None:
-    """Raise `DataError` if an array holds NaN or infinite values."""
+    """Refuse an array that holds NaN or infinite values.
+
+    Args:
+        path: for the message.
+        array: any shape.
+
+    Raises:
+        DataError: it does.
+    """
     if not np.isfinite(array).all():
         count = array.size - np.count_nonzero(np.isfinite(array))
         raise DataError(f"{path}: {count:,} voxels are NaN or infinite; correct or remove it")
@@ -298,7 +306,15 @@ def check_upright(path: Path, affine: np.ndarray) -> None:
 
 
 def refuse_tilt(path: Path, degrees: float) -> None:
-    """Raise the `DataError` for a gantry tilt."""
+    """Refuse a scan with a gantry tilt.
+
+    Args:
+        path: for the message.
+        degrees: of the tilt.
+
+    Raises:
+        DataError: always.
+    """
     raise DataError(
         f"{path}: gantry tilt of {degrees:.1f} degrees, so its slices are sheared; "
         "expected at most 1: correct the tilt with a DICOM tool first"

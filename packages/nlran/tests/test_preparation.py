@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from nlran.prepare import (
+from nlran.preparation import (
     GridMap,
     Preparation,
     _warn_of_spacing,

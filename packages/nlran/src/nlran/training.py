@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from papercommons.checkpoint import read_torch_file
 from papercommons.cli import RunOptions
 from papercommons.errors import DataError
 from papercommons.files import is_first_process
@@ -19,15 +18,16 @@ from papercommons.training import (
     fit,
     history_section,
     judging_options,
+    load_best,
     may_use_cuda,
+    run_files,
     seed_everything,
 )
 
 from nlran.data import CTData
 from nlran.evaluation import LABELS, result_rows
-from nlran.judging import (
+from nlran.judgement import (
     LIMITS,
-    PACKAGE,
     class_notes,
     judge,
     write_judgement,
@@ -35,11 +35,12 @@ from nlran.judging import (
 from nlran.lightning import NLRANModule
 from nlran.networks import VARIED, check_grid
 from nlran.options import (
+    PACKAGE,
+    DataOptions,
     NetworkOptions,
     PreparationOptions,
-    ScanOptions,
+    RecipeOptions,
     SplitOptions,
-    TrainingOptions,
 )
 from nlran.presets import resolve
 from nlran.saved import RESEARCH_USE, save_network
@@ -49,8 +50,8 @@ from nlran.splits import read_splits, split_scans, write_splits
 log = logging.getLogger("papercommons")
 
 ON_ITS_OWN_SCANS = (
-    "NO SCANS WERE HELD OUT (--split none): these numbers are of the training scans themselves and "
-    "say nothing about new patients."
+    "NO SCANS WERE HELD OUT (--split-by none): these numbers are of the training scans themselves "
+    "and say nothing about new patients."
 )
 
 
@@ -58,11 +59,11 @@ def train_network(
     data: str,
     found: ScanSet,
     out: str,
-    scans: ScanOptions,
+    scans: DataOptions,
     preparation: PreparationOptions,
     splitting: SplitOptions,
     network: NetworkOptions,
-    training: TrainingOptions,
+    recipe: RecipeOptions,
     run: RunOptions,
 ) -> Result:
     """Train a network, judge it, write the run's folder, and return the result.
@@ -75,23 +76,24 @@ def train_network(
         preparation: what the network sees.
         splitting: how scans are divided.
         network: which network.
-        training: the recipe.
+        recipe: how to train.
         run: how to run.
 
     Raises:
         DataError: the scans cannot be used, see `CTData`; or they changed since the run began.
     """
-    values = _resolve(preparation, network, training, run)
+    given = {**asdict(recipe), "size": preparation.size, "variant": network.variant}
+    values = resolve(recipe.preset, given, network=network.network, cuda=may_use_cuda(run))
     chosen_scans = found if scans.limit is None else found.limit(scans.limit)
     split_scans(
         chosen_scans,
-        by=splitting.split,
+        by=splitting.split_by,
         val_fraction=splitting.val_fraction,
         test_fraction=splitting.test_fraction,
         seed=run.seed,
     )
     seed_everything(run.seed)
-    cache = training.cache if training.cache is not None or run.dry_run else f"{out}/cache"
+    cache = recipe.cache if recipe.cache is not None or run.dry_run else f"{out}/cache"
     ct = CTData(
         found,
         **asdict(scans),
@@ -99,28 +101,28 @@ def train_network(
         **asdict(splitting),
         batch_size=values["batch_size"],
         seed=run.seed,
-        augment=training.augment,
-        flip=training.flip,
+        augment=recipe.augment,
+        flip=recipe.flip,
         num_workers=run.num_workers,
         cache=None if cache == "none" else cache,
     )
     describe(ct)
-    module = _create_module(ct, values, network, training)
+    module = _create_module(ct, values, network, recipe)
     check_grid(module.network, values["size"], values["batch_size"], len(ct.splits["train"]))
     settings: dict[str, Any] = {"data": data, "out": out, **asdict(scans)}
-    settings |= {**asdict(preparation), **asdict(splitting), **asdict(network), **asdict(training)}
+    settings |= {**asdict(preparation), **asdict(splitting), **asdict(network), **asdict(recipe)}
     settings |= {**values, **run.settings()}
     folder = begin_run(settings, run)
     if run.compile:
         module.network.compile()
     if folder is not None:
         _keep_splits(folder / "splits.csv", ct, resumed=run.resume is not None)
-    monitor, mode = _monitor(ct)
+    monitor, mode = choose_monitor(ct)
     stop: list[Callback] = []
     if monitor is not None and values["patience"]:
         stop = [EarlyStopping(monitor, mode=mode, patience=values["patience"])]
     parameters = sum(p.numel() for p in module.network.parameters())
-    log.info("training %s, %s parameters", network.model, f"{parameters:,}")
+    log.info("training %s, %s parameters", network.network, f"{parameters:,}")
     started = time.perf_counter()
     trainer, history = fit(
         module,
@@ -137,12 +139,10 @@ def train_network(
     split = next(name for name in ("test", "val", "train") if ct.splits[name])
     evaluating = judging_options(run)
     last = judge(module, ct, ct.splits[split], run=evaluating)
-    chosen, which = last, "last epoch"
-    if folder is not None and (folder / "best.ckpt").is_file():
-        state = read_torch_file(folder / "best.ckpt")
-        module.load_state_dict(state["state_dict"])
+    which = load_best(module, folder, history)
+    chosen = last
+    if folder is not None and "best" in run_files(folder):
         chosen = judge(module, ct, ct.splits[split], run=evaluating)
-        which = "best on val"
     rows = result_rows(chosen.numbers)
     if chosen is not last:
         for row, name in zip(rows, LABELS, strict=True):
@@ -150,44 +150,42 @@ def train_network(
     result = Result(
         package=PACKAGE,
         command="nlran-train",
-        title=f"{network.model} on {data}: {which}, {split} split, {len(chosen.target)} scans",
+        title=f"{network.network} on {data}: {which}, {split} split, {len(chosen.target)} scans",
         rows=rows,
         metrics={
             **chosen.metrics(),
             **{f"last_{name}": value for name, value in last.numbers.items()},
             "seconds": seconds,
+            "epochs": len(history.rows),
             "parameters": parameters,
             "scans": {name: len(places) for name, places in ct.splits.items()},
-            "skipped_scans": len(ct.skipped),
+            "left_out": len(ct.skipped),
         },
         settings={**settings, "classes": list(ct.classes), "units": ct.units},
         limits=LIMITS,
         data_hash=ct.data_hash,
         device=device,
         notes=[
-            *_warnings(ct, splitting, split),
+            *notes_of(ct, splitting, split),
             *chosen.notes,
             *class_notes(chosen, ct.classes),
         ],
     )
     if folder is None or not is_first_process():
         return result
-    varied = {"variant": values["variant"]} if network.model in VARIED else {}
+    varied = {"variant": values["variant"]} if network.network in VARIED else {}
     save_network(
         module.network,
         folder / "export",
-        model=network.model,
+        model=network.network,
         options=varied | network.arguments(),
         classes=ct.classes,
         preparation=ct.preparation,
         data_hash=ct.data_hash,
         device=device,
-        made_by=f"nlran-train, seed {run.seed}, {len(history.rows)} epochs, {which}; "
-        f"{_training_words(ct, splitting)}",
+        made_by=f"nlran-train, seed {run.seed}, {which}; {_training_words(ct, splitting)}",
     )
-    result.files |= {"last": str(folder / "last.ckpt"), "export": str(folder / "export")}
-    if chosen is not last:
-        result.files["best"] = str(folder / "best.ckpt")
+    result.files |= run_files(folder)
     sections = [
         history_section(
             history.rows,
@@ -205,40 +203,16 @@ def train_network(
     return result
 
 
-def _resolve(
-    preparation: PreparationOptions,
-    network: NetworkOptions,
-    training: TrainingOptions,
-    run: RunOptions,
-) -> dict[str, Any]:
-    """Return every number of the recipe, and say it in one log line."""
-    recipe = asdict(training)
-    for name in ("class_weights", "augment", "flip", "cache"):
-        del recipe[name]
-    values = resolve(
-        recipe.pop("preset"),
-        cuda=may_use_cuda(run),
-        size=preparation.size,
-        variant=network.variant,
-        **recipe,
-    )
-    if network.model == "covnet" and preparation.size is None:
-        values["size"] = [0, *values["size"][1:]]
-    shown = ", ".join(f"{k} {v}" for k, v in values.items() if k != "preset")
-    log.info("preset %s: %s", values["preset"], shown)
-    return values
-
-
 def _create_module(
-    ct: CTData, values: dict[str, Any], network: NetworkOptions, training: TrainingOptions
+    ct: CTData, values: dict[str, Any], network: NetworkOptions, recipe: RecipeOptions
 ) -> NLRANModule:
     weights = None
-    if training.class_weights == "balanced":
+    if recipe.class_weights == "balanced":
         counts = ct.target_counts().float()
         weights = (counts.sum() / (len(counts) * counts)).tolist()
     extra = {"pretrained": True} if network.pretrained else {}
     return NLRANModule(
-        network.model,
+        network.network,
         len(ct.classes),
         variant=values["variant"],
         network_options=network.arguments() | extra,
@@ -271,17 +245,17 @@ def _training_words(ct: CTData, splitting: SplitOptions) -> str:
     counts = zip(ct.classes, ct.target_counts().tolist(), strict=True)
     shown = ", ".join(f"{count} {name}" for name, count in counts)
     held_out = f"{len(ct.splits['test'])} test scans" if ct.splits["test"] else "NO TEST SCANS"
-    return f"trained on {shown}, split by {splitting.split}, {held_out}"
+    return f"trained on {shown}, split by {splitting.split_by}, {held_out}"
 
 
-def _warnings(ct: CTData, splitting: SplitOptions, split: str) -> list[str]:
+def notes_of(ct: CTData, splitting: SplitOptions, split: str) -> list[str]:
     """Return what must be known beside the numbers."""
     lines = [RESEARCH_USE]
-    if splitting.split == "none":
+    if splitting.split_by == "none":
         lines.append(ON_ITS_OWN_SCANS)
     elif split != "test":
         lines.append(f"there is no test split: these numbers are of the {split} split")
-    if splitting.split == "scan":
+    if splitting.split_by == "scan":
         lines.append("SPLIT BY SCAN: patients may be in training and test; the numbers flatter")
     return [
         *lines,
@@ -304,7 +278,7 @@ def describe(data: CTData) -> None:
         log.warning("%s", ON_ITS_OWN_SCANS)
 
 
-def _monitor(data: CTData) -> tuple[str | None, str]:
+def choose_monitor(data: CTData) -> tuple[str | None, str]:
     """Return what chooses best.ckpt: macro AUC, or the loss where the val split lacks a class."""
     if not data.has_val:
         return None, "max"

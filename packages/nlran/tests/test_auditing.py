@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from nlran.audit import audit
+from nlran.auditing import audit_scans
 from papercommons.errors import DataError
 from PIL import Image
 
@@ -26,7 +26,7 @@ def write_set(root, *, blackened=0.0, patients=12, scans=1):
 @pytest.mark.parametrize("planted", [True, False])
 def test_the_warning_follows_a_planted_shortcut(tmp_path, planted):
     """The same scans with and without: two thirds of the Normal ones get a black background."""
-    result = audit(write_set(tmp_path, blackened=2 / 3 if planted else 0))
+    result = audit_scans(write_set(tmp_path, blackened=2 / 3 if planted else 0))
     warnings = [note for note in result.notes if note.startswith("SHORTCUT")]
     assert len(warnings) == planted
     assert all("by background share" in warning for warning in warnings)
@@ -35,7 +35,7 @@ def test_the_warning_follows_a_planted_shortcut(tmp_path, planted):
 
 
 def test_the_background_is_told_by_class(tmp_path):
-    result = audit(write_set(tmp_path, blackened=1.0, scans=2))
+    result = audit_scans(write_set(tmp_path, blackened=1.0, scans=2))
     row = next(row for row in result.rows if row["feature"] == "background share")
     assert row["Normal"].startswith("0.37")
     assert row["NCP"].startswith("0.0006")
@@ -51,7 +51,7 @@ def test_file_formats_give_classes_away(tmp_path):
         for number in range(6):
             grey = np.random.default_rng((patient, number)).integers(0, 255, (16, 16))
             Image.fromarray(grey.astype(np.uint8)).save(folder / f"{number}.jpg")
-    result = audit(str(tmp_path))
+    result = audit_scans(str(tmp_path))
     rows = {row["feature"]: row for row in result.rows}
     assert rows["format"]["CP"] == ".jpg 100%"
     assert rows["values"]["CP"] == "uint8 100%"
@@ -65,7 +65,7 @@ def test_bit_depth_gives_classes_away(tmp_path):
     write_set(tmp_path, patients=6)
     for file in (tmp_path / "Normal").rglob("*.npy"):
         np.save(file, np.load(file).astype(np.float32))
-    result = audit(str(tmp_path))
+    result = audit_scans(str(tmp_path))
     row = next(row for row in result.rows if row["feature"] == "stored as")
     assert (row["Normal"], row["CP"]) == ("float32 100%", "int16 100%")
     assert row["AUC"] > 0.7
@@ -73,7 +73,7 @@ def test_bit_depth_gives_classes_away(tmp_path):
 
 
 def test_too_few_patients_are_said_plainly(tmp_path):
-    result = audit(write_set(tmp_path, patients=3))
+    result = audit_scans(write_set(tmp_path, patients=3))
     assert result.metrics["macro_auc"] is None
     assert any("too few patients to judge: NCP has 3" in note for note in result.notes)
 
@@ -89,14 +89,14 @@ def test_patients_are_not_torn_by_the_folds(tmp_path):
             path = tmp_path / name / f"{name}{number}" / f"{scan}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, array)
-    result = audit(str(tmp_path))
+    result = audit_scans(str(tmp_path))
     assert result.metrics["macro_auc_low"] < 0.6
 
 
 def test_copies_and_shared_patients_are_reported_not_refused(tmp_path):
     write_set(tmp_path, patients=5)
     (tmp_path / "CP" / "CP1" / "0.npy").write_bytes((tmp_path / "NCP/NCP0/0.npy").read_bytes())
-    result = audit(str(tmp_path))
+    result = audit_scans(str(tmp_path))
     assert result.metrics["copies"] == 1
     assert any("1 patients in several classes" in note for note in result.notes)
     assert any("CP/CP1/0.npy = NCP/NCP0/0.npy" in note for note in result.notes)
@@ -106,15 +106,15 @@ def test_corrupt_scans(tmp_path):
     write_set(tmp_path, patients=3)
     (tmp_path / "CP" / "CP1" / "0.npy").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"CP/CP1/0\.npy: not readable .*--skip-bad"):
-        audit(str(tmp_path))
-    result = audit(str(tmp_path), skip_bad=True)
-    assert result.metrics["skipped"] == 1
+        audit_scans(str(tmp_path))
+    result = audit_scans(str(tmp_path), skip_bad=True)
+    assert result.metrics["left_out"] == 1
     assert any("1 scans left out, the first CP/CP1/0.npy" in note for note in result.notes)
 
 
 def test_report_is_written(tmp_path):
     data = write_set(tmp_path / "ct", blackened=1.0, patients=5)
-    result = audit(data, out=str(tmp_path / "out"), limit=5, seed=3)
+    result = audit_scans(data, out=str(tmp_path / "out"), limit=5, seed=3)
     saved = json.loads((tmp_path / "out" / "result.json").read_text())
     assert saved["metrics"] == json.loads(json.dumps(result.to_dict()["metrics"]))
     assert (saved["seed"], saved["settings"]["limit"]) == (3, 5)
@@ -123,6 +123,6 @@ def test_report_is_written(tmp_path):
     assert "data:image/png;base64" in page
     assert "not a medical device" in page
     with pytest.raises(DataError, match="not empty"):
-        audit(data, out=str(tmp_path / "out"))
-    again = audit(data, out=str(tmp_path / "out"), limit=5, seed=3, overwrite=True)
+        audit_scans(data, out=str(tmp_path / "out"))
+    again = audit_scans(data, out=str(tmp_path / "out"), limit=5, seed=3, overwrite=True)
     assert again.metrics == result.metrics

@@ -30,7 +30,7 @@ def test_an_overwrite_that_fails_leaves_the_old_run(
         (broken / name / "cut.nii.gz").write_bytes(name.encode())
     before = contents(out)
     place = broken if data == "broken" else phantoms / data
-    arguments = ("--data", place, "--split", "none", "--out", out, "--overwrite", *options)
+    arguments = ("--data", place, "--split-by", "none", "--out", out, "--overwrite", *options)
     assert train_small(*arguments) == 2
     assert message in capsys.readouterr().err
     assert contents(out) == before
@@ -63,7 +63,7 @@ def test_only_the_split_by_the_seed_that_is_given_must_hold(train_small, phantom
         copy.unlink()
     assert not holds[0]
     seed = next(seed for seed, good in holds.items() if good)
-    assert train_small("--data", data, "--split", "scan", "--seed", seed, "--dry-run") == 0
+    assert train_small("--data", data, "--split-by", "scan", "--seed", seed, "--dry-run") == 0
 
 
 def splits_hold(data, seed):

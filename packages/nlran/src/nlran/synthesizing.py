@@ -1,0 +1,60 @@
+"""What `nlran-phantoms` does: a folder of artificial chests to train and try everything on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from papercommons.files import hash_files, prepare_out
+from papercommons.report import Result, Section, image_grid_png, write_report
+
+from nlran.options import PACKAGE
+from nlran.phantoms import CLASSES, write_phantoms
+from nlran.volumes import read_volume
+
+LIMITS = "Phantoms are no patients: what works on them may fail on people."
+
+
+def make_phantoms(out: str, count: int, size: int, seed: int, overwrite: bool) -> Result:
+    """Write the phantoms and a report with one of each class, and return the result.
+
+    Args:
+        out: folder, gets ``ct`` and ``masks``.
+        count: phantoms in all, >= 3.
+        size: voxels along each axis, >= 16.
+        seed: >= 0; another seed gives other phantoms.
+        overwrite: empty `out` first if it holds an earlier run.
+
+    Raises:
+        DataError: see `prepare_out`.
+        ValueError: see `write_phantoms`.
+    """
+    settings = {"out": out, "count": count, "size": size, "seed": seed}
+    folder = prepare_out(out, settings, overwrite=overwrite)
+    scans = write_phantoms(folder, count, seed=seed, size=size)
+    result = Result(
+        package=PACKAGE,
+        command="nlran-phantoms",
+        title=f"{count} phantoms of {size} x {size} x {size} voxels",
+        rows=[
+            {"class": name, "scans": len(scans[place :: len(CLASSES)])}
+            for place, name in enumerate(CLASSES)
+        ],
+        metrics={"scans": count},
+        settings=settings,
+        limits=LIMITS,
+        data_hash=hash_files(scans),
+        device="cpu",
+        files={"scans": str(folder / "ct"), "masks": str(folder / "masks")},
+    )
+    write_report(folder / "report.html", result, [_section(scans[: len(CLASSES)])])
+    result.save(folder)
+    return result
+
+
+def _section(scans: Sequence[Path]) -> Section:
+    """Return the middle slice of some scans, -1000 to 400 HU from black to white."""
+    slices = [volume.array[len(volume.array) // 2] for volume in map(read_volume, scans)]
+    pictures = [((hu + 1000) / 1400).clip(0, 1) for hu in slices]
+    figure = image_grid_png(pictures, [scan.parent.name for scan in scans], columns=len(scans))
+    return Section("One of each class", figure=figure, caption="The middle axial slice.")
