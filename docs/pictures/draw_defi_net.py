@@ -9,7 +9,7 @@ import torch
 from card import mark, save, show
 from defi_net import DeFINet, boundary_loss, edge_label, structure_loss
 from defi_net.engines import EngineOptions, open_engine
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.masks import draw_mask
 from papercommons.data.distortions import noise
 from papercommons.metrics.roc import binary_auc

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.model import DeFINet
 from papercommons.testing.timing import compare_speed, peak_memory
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from crops import Pictures
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.model import DeFINet
 from defi_net.pictures import grid_png
 from defi_net.reading import read_sample

@@ -27,7 +27,7 @@ from defi_net import __version__
 from defi_net.data import InpaintingData
 from defi_net.evaluation import judge
 from defi_net.lightning import CLAMP, DeFINetModule
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.model import DeFINet
 from papercommons.cli import RunOptions
 from papercommons.files import write_json

@@ -37,16 +37,16 @@ def test_every_seed_is_checked(call, command, seed, capsys):
         "eval --data set --checkpoint run/published.pth",
         "predict a.png run/a.png --checkpoint net",
         "predict a.png --checkpoint run",
-        "compare net/images.csv run/images.csv",
+        "compare net/items.csv run/items.csv",
         "export --checkpoint run",
     ],
 )
 def test_overwrite_never_takes_what_a_command_reads(call, command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     prepare_out("run", {})
-    files = ("a.png", "masks/a.png", "model/model_index.json", "set/images/a.png", "images.csv")
+    files = ("a.png", "masks/a.png", "model/model_index.json", "set/images/a.png", "items.csv")
     files = [f"run/{name}" for name in (*files, "published.pth", "export/config.json")]
-    files += ["a.png", "set/images/a.png", "net/images.csv", "net/config.json"]
+    files += ["a.png", "set/images/a.png", "net/items.csv", "net/config.json"]
     for path in map(Path, files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"_class_name": "StableDiffusionInpaintPipeline"}')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from defi_net.evaluation import read_rows, undistorted
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.model import DeFINet
 from defi_net.official import OUR_NAMES
 from defi_net.reading import read_photo
@@ -34,7 +34,7 @@ def judged(call, forged, run, tmp_path_factory):
 
 
 def test_the_numbers_are_those_of_training(judged, run):
-    ours, theirs = undistorted(read_rows(judged / "images.csv")), read_rows(run / "images.csv")
+    ours, theirs = undistorted(read_rows(judged / "items.csv")), read_rows(run / "items.csv")
     for one, other in zip(ours, theirs, strict=True):
         assert one == pytest.approx(other, abs=1e-6, nan_ok=True)
     for one, other in zip(result_of(judged)["rows"], result_of(run)["rows"], strict=True):
@@ -44,13 +44,13 @@ def test_the_numbers_are_those_of_training(judged, run):
 
 
 def test_distortions_give_curves(judged):
-    rows = read_rows(judged / "images.csv")
+    rows = read_rows(judged / "items.csv")
     assert len(rows) == 4 * 12
     found = result_of(judged)["metrics"]["robustness"]
     assert set(found) == {"imdl_f1", "imdl_false_positive_rate", "image_auc"}
     jpeg = {p["strength"]: p["value"] for p in found["imdl_f1"]["jpeg"]}
     for strength in (50.0, 90.0):
-        own = [r["imdl_f1"] for r in rows if r["strength"] == strength and r["forged"]]
+        own = [r["imdl_f1"] for r in rows if r["strength"] == strength and r["label"]]
         assert jpeg[strength] == pytest.approx(sum(own) / len(own))
     page = (judged / "report.html").read_text()
     for heading in ("After distortions: F1 (imdl)", "Example: authentic, the most suspicious"):
@@ -183,21 +183,21 @@ def test_a_result_equals_itself(call, judged, run, capsys):
 
 
 def test_a_shift_is_found_photograph_by_photograph(call, judged, tmp_path, capsys):
-    rows = undistorted(read_rows(judged / "images.csv"))
+    rows = undistorted(read_rows(judged / "items.csv"))
     better = [
         {**row, "imdl_f1": None if row["imdl_f1"] is None else row["imdl_f1"] + 0.25}
         for row in reversed(rows[1:])
     ]
-    write_csv(tmp_path / "images.csv", better)
+    write_csv(tmp_path / "items.csv", better)
     out = tmp_path / "out"
     given = ("--metrics", "imdl_f1,auc", "--by", "none", "--bootstrap", 20, "--out", out)
-    assert call("compare", judged, tmp_path / "images.csv", *given) == 0
+    assert call("compare", judged, tmp_path / "items.csv", *given) == 0
     assert "only in one of the two, left out: 1 and 0" in capsys.readouterr().out
     f1, auc = result_of(out)["rows"]
     assert (f1["difference"], f1["95 % low"]) == pytest.approx((0.25, 0.25))
     assert auc["difference"] == 0
     assert "Second minus first" in (out / "report.html").read_text()
-    assert {row["measure"] for row in table(out / "differences.csv")} >= {
+    assert {row["measure"] for row in table(out / "comparison.csv")} >= {
         "F1 (official)",
         "F1 along the edge",
     }
@@ -206,7 +206,7 @@ def test_a_shift_is_found_photograph_by_photograph(call, judged, tmp_path, capsy
 
 
 def test_results_that_cannot_be_compared(call, judged, tmp_path, capsys):
-    rows = undistorted(read_rows(judged / "images.csv"))
+    rows = undistorted(read_rows(judged / "items.csv"))
 
     def said(*places, more=()):
         assert call("compare", *places, *more) == 2
@@ -215,12 +215,12 @@ def test_results_that_cannot_be_compared(call, judged, tmp_path, capsys):
 
     assert "give two results, got 1" in said(judged)
     assert "no such file or folder" in said(judged, tmp_path / "no")
-    assert "no images.csv there" in said(judged, tmp_path)
+    assert "no items.csv there" in said(judged, tmp_path)
     assert "no imdl_f2 in both; there are" in said(judged, judged, more=("--metrics", "imdl_f2"))
-    other = tmp_path / "images.csv"
+    other = tmp_path / "items.csv"
     write_csv(other, [{**row, "name": f"x{row['name']}"} for row in rows])
     assert "have no photograph in common" in said(judged, other)
-    write_csv(other, [{**row, "forged": 1 - row["forged"]} for row in rows])
+    write_csv(other, [{**row, "label": 1 - row["label"]} for row in rows])
     assert "is forged in one result and authentic in the other" in said(judged, other)
     other.write_text("a,b\n1,2\n")
     assert "no column name" in said(judged, other)

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from defi_net.calibrating import FIXED, ImageThreshold
-from defi_net.localizing import Localizer
+from defi_net.calibration import FIXED, ImageThreshold
+from defi_net.localizer import Localizer
 from defi_net.model import DeFINet
 from defi_net.reading import read_photo
 from papercommons.errors import DataError
@@ -66,10 +66,10 @@ def test_the_verdict_follows_the_networks_threshold(predicted, run):
     kept = json.loads((run / "export/config.json").read_text())["image_threshold"]
     rows = table(predicted)
     for row in rows:
-        assert (row["says"] == "forged") == (float(row["score"]) > kept["value"])
+        assert (row["prediction"] == "forged") == (float(row["score"]) > kept["value"])
     result = json.loads((predicted / "result.json").read_text())
     assert result["metrics"]["photographs"] == 3
-    assert result["metrics"]["called_forged"] == sum(row["says"] == "forged" for row in rows)
+    assert result["metrics"]["called_forged"] == sum(row["prediction"] == "forged" for row in rows)
     assert (predicted / "report.html").read_text().count("data:image/png") == 3
 
 
@@ -128,7 +128,7 @@ def test_bad_files_are_named(call, three, run, tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["metrics"] | {"called_forged": 0} == {
         "photographs": 1,
-        "skipped_photographs": 3,
+        "left_out": 3,
         "called_forged": 0,
     }
     left = [note for note in printed["notes"] if note.startswith("left out")]

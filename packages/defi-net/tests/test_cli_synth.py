@@ -37,7 +37,7 @@ def test_what_is_made_can_be_read_and_shares_no_photograph(forged):
 def test_options_reach_the_pictures(call, photos, tmp_path, capsys):
     out = tmp_path / "out"
     options = ("--engines", "patch", "--masks", "box", "--size", 0, "--authentic", 0)
-    post = ("--jpeg", "70,80", "--blur", 0.5, "--area", "0.1,0.2", "--form", "webp")
+    post = ("--jpeg", "70,80", "--blur", 0.5, "--area", "0.1,0.2", "--format", "webp")
     shares = ("--val-fraction", 0, "--test-fraction", 0.3, "--seed", 3, "--json")
     assert call("synth", "--images", photos, "--out", out, *options, *post, *shares) == 0
     printed = json.loads(capsys.readouterr().out)

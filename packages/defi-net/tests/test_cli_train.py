@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from defi_net.calibrating import FIXED, ImageThreshold, choose_threshold, remembered
+from defi_net.calibration import FIXED, ImageThreshold, choose_threshold, remembered
 from defi_net.evaluation import read_rows
 from defi_net.layouts import Sample
 from defi_net.model import DeFINet
@@ -30,12 +30,12 @@ def test_a_run_leaves_all_that_is_needed(run, forged):
     assert result["metrics"]["photographs"] == {"train": 20, "val": 8, "test": 12}
     assert result["metrics"]["epochs"] == 2
     assert "best on val" in result["title"]
-    rows = read_rows(run / "images.csv")
+    rows = read_rows(run / "items.csv")
     assert len(rows) == 12
     assert {"imdl_f1", "official_f1", "trufor_f1_best", "auc"} <= set(rows[0])
     table = {row["method"]: row for row in result["rows"]}
     assert table["all"]["photographs"] == 12
-    forged_rows = [row["imdl_f1"] for row in rows if row["forged"]]
+    forged_rows = [row["imdl_f1"] for row in rows if row["label"]]
     assert table["patch"]["F1 (imdl)"] == pytest.approx(np.mean(forged_rows))
     assert table["authentic"]["F1 (imdl)"] is None
     model = DeFINet.from_pretrained(run)
@@ -113,7 +113,7 @@ def test_without_val_there_is_no_best(train_small, forged, tmp_path, capsys):
     assert train_small("--data", pictures, "--out", out, *options, *more) == 0
     assert "THERE IS NO VAL SPLIT" in capsys.readouterr().out
     assert not (out / "best.ckpt").exists()
-    assert not (out / "images.csv").exists()
+    assert not (out / "items.csv").exists()
     config = json.loads((out / "export/config.json").read_text())
     assert config["image_threshold"] is None
     assert config["fit"] == "resize"
@@ -212,7 +212,7 @@ def test_bad_files_are_named_or_left_out(train_small, tmp_path, spoil, message, 
     assert train_small(*given, "--skip-bad", "--json") == 0
     said = capsys.readouterr()
     assert "--skip-bad leaves out 1 of 4 images" in said.err
-    assert json.loads(said.out)["metrics"]["skipped_photographs"] == 1
+    assert json.loads(said.out)["metrics"]["left_out"] == 1
 
 
 def test_unmatched_files_are_listed(train_small, tmp_path, capsys):
@@ -245,11 +245,11 @@ def test_presets_hold_for_what_is_not_given():
 def test_samples_of_one_kind_choose_by_loss(tmp_path):
     from types import SimpleNamespace
 
-    from defi_net.training import what_is_best
+    from defi_net.training import choose_monitor
 
     photo = tmp_path / "x.png"
     kinds = {(): (None, "min"), (None,): ("val/loss", "min"), (photo,): ("val/auc", "max")}
     for masks, wanted in kinds.items():
         samples = [Sample(photo, mask) for mask in masks]
         data = SimpleNamespace(has_val=bool(samples), splits={"val": samples})
-        assert what_is_best(data) == wanted
+        assert choose_monitor(data) == wanted

@@ -130,7 +130,7 @@ def test_published_splits_are_kept(tmp_path):
     alone = InpaintingData(str(test), size=32)
     assert [len(alone.splits[name]) for name in ("train", "val", "test")] == [0, 0, 6]
     assert len(next(iter(alone.test_dataloader())).names) == 6
-    with pytest.raises(DataError, match="no training part"):
+    with pytest.raises(DataError, match="no train split"):
         alone.train_dataloader()
 
 
@@ -143,7 +143,7 @@ def test_bad_files_stop_or_are_left_out(tmp_path, caplog):
         InpaintingData(str(root), size=32)
     with caplog.at_level(logging.WARNING, logger="papercommons"):
         data = InpaintingData(str(root), size=32, skip_bad=True)
-    assert sorted(data.skipped) == ["images/1_ns.png", "images/2_ns.png"]
+    assert sorted(data.left_out) == ["images/1_ns.png", "images/2_ns.png"]
     assert sum(map(len, data.splits.values())) == 16
     assert "leaves out 2 of 18 images" in caplog.text
 

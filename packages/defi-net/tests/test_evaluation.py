@@ -77,7 +77,7 @@ def test_rows(rows):
     kinds = [(row["kind"], row["strength"]) for row in rows[:5]]
     assert kinds == [("none", None), ("jpeg", 90), ("jpeg", 50), ("noise", 5), ("resize", 0.5)]
     authentic = rows[-5]
-    assert authentic["forged"] == 0
+    assert authentic["label"] == 0
     rates = {f"{protocol}_false_positive_rate" for protocol in ("official", "imdl", "trufor")}
     assert set(metric_columns([authentic])) == rates
 
@@ -140,8 +140,8 @@ def test_curves(rows):
 
 def test_a_table_comes_back_from_its_file(rows, tmp_path):
     rows = [*rows, {**rows[0], "name": "x", "auc": math.nan}]
-    write_csv(tmp_path / "images.csv", rows)
-    back = read_rows(tmp_path / "images.csv")
+    write_csv(tmp_path / "items.csv", rows)
+    back = read_rows(tmp_path / "items.csv")
     assert metric_columns(back) == metric_columns(rows)
     for ours, theirs in zip(back, rows, strict=True):
         for name, value in ours.items():
@@ -154,7 +154,7 @@ def test_a_table_comes_back_from_its_file(rows, tmp_path):
 
 def broken(change):
     def write(path):
-        table = [{name: "" for name in ABOUT} | {"name": f"i{n}", "forged": 1} for n in range(3)]
+        table = [{name: "" for name in ABOUT} | {"name": f"i{n}", "label": 1} for n in range(3)]
         change(table)
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(table[0]))
@@ -174,14 +174,14 @@ def broken(change):
         (lambda path: path.write_text(",".join(ABOUT) + "\na,b\n"), "line 2: not as many cells"),
         (broken(lambda t: t[1].update(name="i0")), "i0 is there 2 times"),
         (broken(lambda t: t[2].update(score="high")), "line 4: score is 'high', not a number"),
-        (broken(lambda t: t[0].update(forged="")), "forged must be 0 or 1, got None"),
-        (broken(lambda t: t[0].update(forged=3)), "forged must be 0 or 1, got 3.0"),
+        (broken(lambda t: t[0].update(label="")), "label must be 0 or 1, got None"),
+        (broken(lambda t: t[0].update(label=3)), "label must be 0 or 1, got 3.0"),
     ],
 )
 def test_tables_that_are_refused(write, message, tmp_path):
-    write(tmp_path / "images.csv")
+    write(tmp_path / "items.csv")
     with pytest.raises(DataError, match=message):
-        read_rows(tmp_path / "images.csv")
+        read_rows(tmp_path / "items.csv")
 
 
 def test_nothing_to_judge():

@@ -52,7 +52,8 @@ def test_its_card_says_what_it_takes_and_where_it_ends(saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": None}, "no entry model: not a network of defi-net"),
+        ({"package": "semforge"}, "expected defi-net, got 'semforge'"),
+        ({"model": None}, "config.json: "),
         ({"model": {"backbone": "hrnet_tiny", "width": 8}}, "does not fit DeFINet"),
         ({"model": {"backbone": "resnet81"}}, "no backbone resnet81"),
         ({"model": {"backbone": ["a"]}}, "config.json: "),

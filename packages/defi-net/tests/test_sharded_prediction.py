@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.model import DeFINet
 
 pytestmark = pytest.mark.skipif(shutil.which("split") is None, reason="needs GNU split")

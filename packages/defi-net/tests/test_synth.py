@@ -246,7 +246,7 @@ def test_out_must_not_harm_the_photographs(photos, tmp_path):
         ({"engines": ("tele",)}, "did you mean telea"),
         ({"mode": "fr"}, "mode fr needs an engine that makes whole pictures, patch does not"),
         ({"mode": "paste"}, "mode must be one of sp, fr"),
-        ({"form": "bmp"}, "form must be one of png, jpg, webp"),
+        ({"format": "bmp"}, "format must be one of png, jpg, webp"),
         ({"area": (0.5, 0.2)}, "area must be"),
         ({"masks": ("disc",)}, "no mask 'disc'"),
         ({"masks": ("file",)}, "need mask_folder"),

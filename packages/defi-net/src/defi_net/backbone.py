@@ -158,7 +158,11 @@ class TimmMaps(nn.Module):
         self.network = _fetch(name, **options) if pretrained else network
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return four maps, see `HRNet.forward`."""
+        """Return four maps, see `HRNet.forward`.
+
+        Args:
+            images: normalised, shape (N, in_channels, H, W).
+        """
         maps: list[Tensor] = self.network(images)
         return maps
 

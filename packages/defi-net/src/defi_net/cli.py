@@ -18,12 +18,12 @@ from papercommons.files import check_out, find_saved
 from papercommons.report import Result
 
 from defi_net.options import (
+    DataOptions,
     MaskOptions,
     NetworkOptions,
-    PartOptions,
     PictureOptions,
     RecipeOptions,
-    SetOptions,
+    SplitOptions,
     ViewOptions,
 )
 
@@ -100,8 +100,8 @@ def train(
     *,
     data: str,
     out: str = "runs/defi-net",
-    options: SetOptions = SetOptions(),
-    parts: PartOptions = PartOptions(),
+    options: DataOptions = DataOptions(),
+    splits: SplitOptions = SplitOptions(),
     network: NetworkOptions = NetworkOptions(),
     recipe: RecipeOptions = RecipeOptions(),
     run: FloatRunOptions = FloatRunOptions(),
@@ -111,21 +111,21 @@ def train(
     Args:
         data: --out folder of defi-net-synth; a folder with images/ and labels/, or Tp/ and Gt/; a
             manifest (.csv, .json); or a published set, see --layout.
-        out: new folder for checkpoints, metrics.csv, export/, images.csv, result.json and
+        out: new folder for checkpoints, metrics.csv, export/, items.csv, result.json and
             report.html.
         options: the data set.
-        parts: the parts of the data.
+        splits: the splits of the data.
         network: the network.
         recipe: the recipe.
         run: how to run.
     """
-    places = [place for place in (data, parts.val, parts.test) if place is not None]
+    places = [place for place in (data, splits.val, splits.test) if place is not None]
     for place in places:
         check_data(place)
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=places)
     from defi_net.training import train_network
 
-    return train_network(data, out, options, parts, network, recipe, run)
+    return train_network(data, out, options, splits, network, recipe, run)
 
 
 def evaluate(
@@ -139,9 +139,9 @@ def evaluate(
     threshold: float = 0.5,
     score: Literal["max", "top1"] | None = None,
     false_alarm_rate: float | None = None,
-    bootstrap: int = 2000,
+    bootstrap: int = 1000,
     out: str | None = None,
-    options: SetOptions = SetOptions(),
+    options: DataOptions = DataOptions(),
     view: ViewOptions = ViewOptions(),
     run: ComputeOptions = ComputeOptions(),
 ) -> Result:
@@ -164,7 +164,7 @@ def evaluate(
         false_alarm_rate: choose the threshold for whole photographs anew on authentic ones of the
             val split; the network's own if not given.
         bootstrap: resamples of source photographs for the intervals.
-        out: folder for images.csv, result.json and report.html; nothing is written if not given.
+        out: folder for items.csv, result.json and report.html; nothing is written if not given.
         options: the data set.
         view: how photographs are looked at.
         run: where and how to compute.
@@ -249,7 +249,7 @@ def compare(
     *results: str,
     metrics: list[str] | None = None,
     by: Literal["method", "source", "none"] = "method",
-    bootstrap: int = 2000,
+    bootstrap: int = 1000,
     out: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -257,12 +257,12 @@ def compare(
     """Compare two results photograph by photograph, with intervals of the differences.
 
     Args:
-        results: two --out folders of defi-net-eval or -train, their result.json or images.csv;
+        results: two --out folders of defi-net-eval or -train, their result.json or items.csv;
             differences are the second minus the first.
-        metrics: columns of images.csv to show; those of one protocol if not given.
+        metrics: columns of items.csv to show; those of one protocol if not given.
         by: what groups the table: method, source or none.
         bootstrap: resamples of source photographs for the intervals.
-        out: folder for differences.csv, result.json and report.html; nothing is written if not
+        out: folder for comparison.csv, result.json and report.html; nothing is written if not
             given.
         seed: of the resampling.
         overwrite: empty --out first if it holds an earlier run.

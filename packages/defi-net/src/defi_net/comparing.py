@@ -12,6 +12,7 @@ from papercommons.metrics.tables import Difference, compare
 from papercommons.report import Result, Section, write_report
 
 from defi_net.evaluation import Row, metric_columns, read_rows, undistorted
+from defi_net.options import PACKAGE
 from defi_net.pictures import differences_png, metric_name
 
 LIMITS = (
@@ -27,7 +28,7 @@ def table_path(place: str | Path) -> Path:
     """Return the table of photographs that a path means.
 
     Args:
-        place: --out folder of defi-net-eval or -train, its result.json, or images.csv itself.
+        place: --out folder of defi-net-eval or -train, its result.json, or items.csv itself.
 
     Raises:
         DataError: it is not there.
@@ -36,10 +37,10 @@ def table_path(place: str | Path) -> Path:
     if path.suffix == ".json":
         path = path.parent
     if path.is_dir():
-        path = path / "images.csv"
+        path = path / "items.csv"
     if not path.is_file():
         raise DataError(
-            f"{place}: no images.csv there; give the --out folder of defi-net-eval or its "
+            f"{place}: no items.csv there; give the --out folder of defi-net-eval or its "
             "result.json"
         )
     return path
@@ -78,7 +79,7 @@ def compare_results(
     if not both:
         raise DataError(f"{first} and {second} have no photograph in common")
     for name in both:
-        if one[name]["forged"] != two[name]["forged"]:
+        if one[name]["label"] != two[name]["label"]:
             raise DataError(f"{name} is forged in one result and authentic in the other")
     known = [name for name in metric_columns(tables[0]) if name in metric_columns(tables[1])]
     for name in metrics or ():
@@ -90,7 +91,7 @@ def compare_results(
     settings |= {"bootstrap": bootstrap, "out": out, "seed": seed}
     alone = [len(table) - len(both) for table in (one, two)]
     result = Result(
-        package="defi-net",
+        package=PACKAGE,
         command="defi-net-compare",
         title=f"{second} minus {first}: {len(both):,} photographs",
         rows=[
@@ -111,8 +112,8 @@ def compare_results(
     )
     if out is not None:
         folder = prepare_out(out, settings, overwrite=overwrite)
-        write_csv(folder / "differences.csv", [_row(d, by) for d in found])
-        result.files["differences"] = str(folder / "differences.csv")
+        write_csv(folder / "comparison.csv", [_row(d, by) for d in found])
+        result.files["comparison"] = str(folder / "comparison.csv")
         sections = [
             Section(
                 "Second minus first",

@@ -6,7 +6,6 @@ and a resumed run goes on exactly. Images stay in [0, 1]; the model knows how to
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,10 +15,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from papercommons.data.sampling import batch_loader, mix_seeds
 from papercommons.errors import DataError
+from papercommons.files import hash_texts
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from defi_net.augment import Augment, Fit, augment, fit
+from defi_net.augmentation import Augment, Fit, augment, fit
 from defi_net.layouts import MissingMask, Sample, find_samples
 from defi_net.reading import check_headers, check_samples, drop_faulty, read_sample
 from defi_net.sources import split_sources, warn_of_shared
@@ -112,7 +112,7 @@ class InpaintingData(LightningDataModule):
     """Photographs with masks, divided; nothing made from one photograph is in two splits.
 
     Without a val split, in the data or given, `val_fraction` of the source photographs of the
-    training part are held out. Sizes and headers of all files are checked at once.
+    train split are held out. Sizes and headers of all files are checked at once.
 
     Args:
         data: folder or manifest, see `defi_net.layouts` and `defi_net.archives`.
@@ -136,7 +136,7 @@ class InpaintingData(LightningDataModule):
     Attributes:
         splits: train, val, test -> samples.
         shared: pairs of splits -> sources they share, see `defi_net.sources.warn_of_shared`.
-        skipped: names of photographs left out.
+        left_out: names of photographs left out.
 
     Raises:
         ValueError: an option out of range.
@@ -171,7 +171,7 @@ class InpaintingData(LightningDataModule):
         self.size, self.batch_size, self.augment, self.fit = size, batch_size, augment, fit
         self.missing_mask, self.resize_masks = missing_mask, resize_masks
         self.soft_masks, self.seed, self.num_workers = soft_masks, seed, num_workers
-        self.skipped: list[str] = []
+        self.left_out: list[str] = []
 
         def find(place: str) -> list[Sample]:
             samples = find_samples(place, layout=layout, missing_mask=missing_mask)
@@ -200,7 +200,7 @@ class InpaintingData(LightningDataModule):
             faults |= check_samples(
                 rest, missing_mask=self.missing_mask, resize_masks=self.resize_masks
             )
-        self.skipped += [sample.name for sample in faults]
+        self.left_out += [sample.name for sample in faults]
         return drop_faulty(samples, faults, skip_bad=skip_bad)
 
     @property
@@ -211,22 +211,22 @@ class InpaintingData(LightningDataModule):
     @cached_property
     def data_hash(self) -> str:
         """Short hash of names, sizes, methods and splits of all files."""
-        digest = hashlib.sha256()
+        entries = []
         for name, samples in self.splits.items():
             for sample in samples:
                 files = [sample.image, *([sample.mask] if sample.mask else [])]
                 sizes = [file.stat().st_size for file in files]
-                digest.update(repr((name, sample.name, sample.method, sizes)).encode())
-        return digest.hexdigest()[:16]
+                entries.append(repr((name, sample.name, sample.method, sizes)))
+        return hash_texts(entries)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled, augmented training batches; a last, smaller one is left out.
 
         Raises:
-            DataError: the data have no training part.
+            DataError: the data have no train split.
         """
         if not self.splits["train"]:
-            raise DataError("the data have no training part: all rows say val or test")
+            raise DataError("the data have no train split: all rows say val or test")
         return self.loader(self.splits["train"], augment=self.augment, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:

@@ -9,10 +9,10 @@ from papercommons.cli import ComputeOptions
 from papercommons.demo import check_gradio, show_page
 from papercommons.metrics.detection import image_score
 
-from defi_net.calibrating import FIXED, ImageThreshold, remembered
-from defi_net.localizing import Localizer
+from defi_net.calibration import FIXED, ImageThreshold, remembered
+from defi_net.localizer import Localizer
 from defi_net.opening import describe_way, open_localizer
-from defi_net.options import ViewOptions
+from defi_net.options import PACKAGE, ViewOptions
 from defi_net.pictures import overlay, shrink
 from defi_net.reading import SHORTEST
 from defi_net.saved import LIMITS
@@ -33,7 +33,7 @@ def serve(checkpoint: str, host: str, port: int, view: ViewOptions, run: Compute
     Raises:
         DataError: gradio is not installed, the port is taken, or there is no such network.
     """
-    check_gradio("defi-net")
+    check_gradio(PACKAGE)
     localizer, config = open_localizer(checkpoint, view, run)
     import gradio
 

@@ -15,18 +15,16 @@ from papercommons.metrics.detection import Score
 from papercommons.metrics.localization import Protocol
 from papercommons.report import Result, describe_device
 
-from defi_net.calibrating import ImageThreshold, choose_threshold, remembered
+from defi_net.calibration import ImageThreshold, choose_threshold, remembered
 from defi_net.data import InpaintingData
 from defi_net.evaluation import judge
 from defi_net.judgement import Judgement, example_sections, write_judgement
 from defi_net.layouts import Sample
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.opening import describe_way, open_data, open_localizer
-from defi_net.options import SetOptions, ViewOptions
+from defi_net.options import PACKAGE, DataOptions, ViewOptions
 from defi_net.reading import read_sample
 from defi_net.saved import LIMITS
-
-PACKAGE = "defi-net"
 
 
 def evaluate_network(
@@ -41,7 +39,7 @@ def evaluate_network(
     false_alarm_rate: float | None,
     bootstrap: int,
     out: str | None,
-    options: SetOptions,
+    options: DataOptions,
     view: ViewOptions,
     run: ComputeOptions,
 ) -> Result:
@@ -109,7 +107,7 @@ def evaluate_network(
             ),
             f"seen as {describe_way(localizer)}",
             *judgement.notes(),
-            *(f"left out: {each}" for each in found.skipped),
+            *(f"left out: {each}" for each in found.left_out),
         ],
     )
     if folder is not None:
@@ -157,7 +155,21 @@ def image_threshold(
     judged: str,
     place: str,
 ) -> ImageThreshold:
-    """Return the threshold for whole photographs; see `evaluate_network`."""
+    """Return the threshold for whole photographs.
+
+    Args:
+        localizer: gives the maps.
+        config: of the saved network, which may remember one.
+        data: its val split chooses one.
+        score: of whole photographs; the network's own if not given.
+        rate: of false alarms; None takes what is remembered.
+        read: from a sample to the photograph and its mask.
+        judged: what is judged, as `choose_samples` says it.
+        place: where the data are, for messages.
+
+    Raises:
+        DataError: no authentic val photographs beside those judged.
+    """
     own = remembered(config)
     if rate is None:
         if score not in (None, own.score):

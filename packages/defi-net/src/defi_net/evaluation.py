@@ -20,7 +20,8 @@ import numpy as np
 from papercommons.cli import track
 from papercommons.data.distortions import Distortion, distort
 from papercommons.errors import DataError, reason
-from papercommons.metrics.detection import Estimate, Score, image_metrics, image_score
+from papercommons.metrics.bootstrap import Estimate
+from papercommons.metrics.detection import Score, image_metrics, image_score
 from papercommons.metrics.localization import PROTOCOLS, Protocol, boundary_f1, pixel_metrics
 from papercommons.metrics.tables import Summary, summarize
 
@@ -31,7 +32,7 @@ Row = dict[str, Any]
 Predict = Callable[[np.ndarray], np.ndarray]
 """From a photograph, uint8 (H, W, 3), to the probability of "inpainted", (H, W)."""
 
-ABOUT = ("name", "method", "source", "forged", "kind", "strength", "area", "score")
+ABOUT = ("name", "method", "source", "label", "kind", "strength", "area", "score")
 AS_IT_IS = "none"  # the kind of no distortion
 _TEXT = ("name", "method", "source", "kind")
 _MOST_BYTES = 1 << 30
@@ -79,7 +80,7 @@ def judge(
                 "name": name,
                 "method": sample.method,
                 "source": sample.source,
-                "forged": int(mask.any()),
+                "label": int(mask.any()),
                 "kind": AS_IT_IS if distortion is None else distortion.kind,
                 "strength": None if distortion is None else distortion.strength,
                 "area": float(mask.mean()),
@@ -146,7 +147,7 @@ def undistorted(rows: Sequence[Row]) -> list[Row]:
 
 
 def means(
-    rows: Sequence[Row], *, by: str | None = "method", draws: int = 2000, seed: int = 0
+    rows: Sequence[Row], *, by: str | None = "method", draws: int = 1000, seed: int = 0
 ) -> list[Summary]:
     """Return the mean of each measure over photographs as they are, with 95 % intervals.
 
@@ -164,7 +165,7 @@ def means(
 
 
 def detection(
-    rows: Sequence[Row], *, threshold: float = 0.5, draws: int = 2000, seed: int = 0
+    rows: Sequence[Row], *, threshold: float = 0.5, draws: int = 1000, seed: int = 0
 ) -> dict[str, Estimate]:
     """Return how well the scores tell forged photographs from authentic ones, as they are.
 
@@ -182,7 +183,7 @@ def _detection(
 ) -> dict[str, Estimate]:
     return image_metrics(
         [row["score"] for row in rows],
-        [row["forged"] for row in rows],
+        [row["label"] for row in rows],
         threshold=threshold,
         sources=[row["source"] or (place,) for place, row in enumerate(rows)],
         draws=draws,
@@ -258,7 +259,7 @@ def read_rows(path: str | Path) -> list[Row]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a table of results (images.csv)")
+        raise DataError(f"{path}: no such file; expected a table of results (items.csv)")
     if path.stat().st_size > _MOST_BYTES:
         raise DataError(f"{path}: above 1 GiB; a table of results is smaller")
     try:
@@ -291,7 +292,7 @@ def _cells(path: Path, line: int, row: Mapping[str | None, Any]) -> Row:
             cells[name] = float(text) if text else None
         except ValueError:
             raise DataError(f"{path}: line {line}: {name} is {text!r}, not a number") from None
-    if cells["forged"] not in (0, 1):
-        raise DataError(f"{path}: line {line}: forged must be 0 or 1, got {cells['forged']}")
-    cells["forged"] = int(cells["forged"])
+    if cells["label"] not in (0, 1):
+        raise DataError(f"{path}: line {line}: label must be 0 or 1, got {cells['label']}")
+    cells["label"] = int(cells["label"])
     return cells

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from papercommons.files import prepare_out
+from papercommons.files import hash_saved, prepare_out
 from papercommons.onnx_export import check_onnx, write_onnx
 from papercommons.report import Result
 from torch import Tensor, nn
 from torch.export import Dim
 
 from defi_net.model import DeFINet
+from defi_net.options import PACKAGE
 from defi_net.saved import LIMITS, load_network
 
 NOT_THE_NETWORKS = ("package", "version", "limits", "model")
@@ -62,7 +63,7 @@ def export_network(checkpoint: str, out: str, formats: Sequence[str], overwrite:
     """
     model, config = load_network(checkpoint)
     if "onnx" in formats:
-        check_onnx("defi-net")
+        check_onnx(PACKAGE)
     settings: dict[str, Any] = {"checkpoint": checkpoint, "out": out, "formats": list(formats)}
     folder = prepare_out(out, settings, overwrite=overwrite)
     files: dict[str, str] = {}
@@ -84,14 +85,14 @@ def export_network(checkpoint: str, out: str, formats: Sequence[str], overwrite:
             f"{model.multiple}; its outputs: edge and probability, (N, 1, H, W)",
         ]
     result = Result(
-        package="defi-net",
+        package=PACKAGE,
         command="defi-net-export",
         title=f"{checkpoint}: {sum(p.numel() for p in model.parameters()):,} parameters, exported",
         rows=[{"format": kind, "file": path} for kind, path in files.items()],
         metrics={"onnx_largest_difference": difference},
         settings=settings,
         limits=LIMITS,
-        data_hash=config.get("data_hash"),
+        data_hash=hash_saved(checkpoint),
         device="cpu",
         files=files,
         notes=notes,

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.files import write_csv
-from papercommons.metrics.detection import Estimate
+from papercommons.metrics.bootstrap import Estimate
 from papercommons.metrics.localization import Protocol
 from papercommons.metrics.tables import Summary
 from papercommons.report import Result, Section, write_report
 
-from defi_net.calibrating import ImageThreshold
+from defi_net.calibration import ImageThreshold
 from defi_net.evaluation import (
     Point,
     Row,
@@ -24,7 +24,7 @@ from defi_net.evaluation import (
     undistorted,
 )
 from defi_net.layouts import Sample
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.pictures import means_png, metric_name, panels_png, robustness_png, scores_png
 from defi_net.reading import read_sample
 
@@ -63,7 +63,7 @@ class Judgement:
         image: ImageThreshold,
         *,
         by: str | None = "method",
-        draws: int = 2000,
+        draws: int = 1000,
         seed: int = 0,
     ) -> Judgement:
         """Return the judgement of rows.
@@ -135,7 +135,7 @@ class Judgement:
     def notes(self) -> list[str]:
         """Return what must be known beside the table, a line each."""
         clean = undistorted(self.rows)
-        forged = sum(row["forged"] for row in clean)
+        forged = sum(row["label"] for row in clean)
         sources = len({row["source"] for row in clean})
         lines = [
             f"{forged} forged and {len(clean) - forged} authentic photographs of {sources} sources"
@@ -189,7 +189,7 @@ class Judgement:
 
     def _whole(self) -> Section:
         clean = undistorted(self.rows)
-        scores, forged = [r["score"] for r in clean], [r["forged"] for r in clean]
+        scores, forged = [r["score"] for r in clean], [r["label"] for r in clean]
         return Section(
             "Photographs as a whole",
             text=f"Called forged above {self.image}.",
@@ -239,7 +239,7 @@ def curves_of(rows: list[Row], metrics: Sequence[str], seed: int) -> dict[str, C
     clean = undistorted(rows)
     if len(clean) == len(rows):
         return {}
-    both = len({row["forged"] for row in clean}) == 2
+    both = len({row["label"] for row in clean}) == 2
     wanted = [*metrics, *(["image_auc"] if both else [])]
     return {metric: curves(rows, metric, seed=seed) for metric in wanted}
 
@@ -268,8 +268,8 @@ def example_sections(
     measures = ("imdl_f1", "official_f1", "trufor_f1_fixed")
     measure = next((name for name in measures if any(name in row for row in rows)), "")
     clean = undistorted(list(rows))
-    forged = sorted((r for r in clean if r["forged"]), key=lambda r: r[measure])
-    authentic = sorted((r for r in clean if not r["forged"]), key=lambda r: r["score"])
+    forged = sorted((r for r in clean if r["label"]), key=lambda r: r[measure])
+    authentic = sorted((r for r in clean if not r["label"]), key=lambda r: r["score"])
     chosen = {}
     if forged:
         chosen = {BEST: forged[-1], MIDDLE: forged[len(forged) // 2], WORST: forged[0]}
@@ -280,7 +280,7 @@ def example_sections(
         sample = by_name[row["name"]]
         photo, mask = read_sample(sample, **reading)
         edge, probability = localizer.maps(photo)
-        says = f"{metric_name(measure)} {row[measure]:.2f}" if row["forged"] else ""
+        says = f"{metric_name(measure)} {row[measure]:.2f}" if row["label"] else ""
         sections.append(
             Section(
                 f"Example: {which}",
@@ -294,7 +294,7 @@ def example_sections(
 def write_judgement(
     folder: Path, result: Result, found: Judgement, sections: Sequence[Section]
 ) -> None:
-    """Write images.csv, report.html and result.json.
+    """Write items.csv, report.html and result.json.
 
     Args:
         folder: of the run.
@@ -302,7 +302,7 @@ def write_judgement(
         found: the judgement.
         sections: all of the report.
     """
-    write_csv(folder / "images.csv", found.rows)
-    result.files["photographs"] = str(folder / "images.csv")
+    write_csv(folder / "items.csv", found.rows)
+    result.files["items"] = str(folder / "items.csv")
     write_report(folder / "report.html", result, sections)
     result.save(folder)

@@ -215,7 +215,12 @@ def _by_stem(paths: Sequence[Path], ending: str = "") -> dict[str, Path]:
 
 
 def shorten(words: Iterable[str], between: str = ", ") -> str:
-    """Return the first five of `words` in a line, with ``...`` if there are more."""
+    """Return the first five of `words` in a line, with ``...`` if there are more.
+
+    Args:
+        words: names.
+        between: what separates them.
+    """
     first = list(islice(words, 6))
     return one_line(between.join([*first[:5], *(["..."] if len(first) > 5 else [])]))
 

@@ -152,7 +152,11 @@ class DeFINet(nn.Module):
         return self.edge_and_probability(images)[1]
 
     def edge_and_probability(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probabilities of "edge" and of "inpainted", see `probabilities`."""
+        """Return the probabilities of "edge" and of "inpainted", float32, each (N, 1, H, W).
+
+        Args:
+            images: float in [0, 1], shape (N, 3, H, W).
+        """
         edge, mask = self(self.normalize(images))
         return edge.float().sigmoid(), mask.float().sigmoid()
 

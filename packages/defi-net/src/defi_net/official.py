@@ -42,7 +42,11 @@ OUR_NAMES = {  # beginnings of names; some of its lists run from coarse to fine
 
 
 def is_official(weights: Mapping[str, Tensor]) -> bool:
-    """Return whether the names are those of the published code."""
+    """Return whether the names are those of the published code.
+
+    Args:
+        weights: a state dict; only its names are looked at.
+    """
     return any(name.startswith("gfpn.") for name in weights)
 
 
@@ -50,7 +54,7 @@ def our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights of the published code under our names; unknown names stay.
 
     Args:
-        weights: by its names, without ``module.``.
+        weights: its state dict, names without ``module.``; tensors of any shape stay as they are.
     """
     renamed = {}
     for name, value in weights.items():

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from papercommons.cli import ComputeOptions, DeviceOptions
-from papercommons.training import make_trainer
+from papercommons.cli import ComputeOptions
+from papercommons.devices import compute_device
 
 from defi_net.data import InpaintingData
-from defi_net.localizing import Localizer, Way
-from defi_net.options import SetOptions, ViewOptions
+from defi_net.localizer import Localizer, Way
+from defi_net.options import DataOptions, ViewOptions
 from defi_net.saved import load_network
 
 TILE = 352
-
-
-def compute_device(run: ComputeOptions | DeviceOptions) -> torch.device:
-    """Return the device that the options of a command mean.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    options = DeviceOptions(seed=run.seed, accelerator=run.accelerator, devices="1")
-    device: torch.device = make_trainer(options).strategy.root_device
-    return device
 
 
 def open_localizer(
@@ -81,8 +69,8 @@ def describe_way(localizer: Localizer) -> str:
     return f"tiles of {localizer.size} pixels, {localizer.overlap} overlapping"
 
 
-def open_data(data: str, options: SetOptions, **more: Any) -> InpaintingData:
-    """Return a data set and its parts.
+def open_data(data: str, options: DataOptions, **more: Any) -> InpaintingData:
+    """Return a data set and its splits.
 
     Args:
         data: folder or manifest.

@@ -7,12 +7,13 @@ from typing import Literal
 
 from papercommons.checks import check_at_least, check_fraction, check_positive
 
+PACKAGE = "defi-net"
 STEPS = ("resize", "blur", "noise", "webp", "jpeg")
 """Steps after inpainting, in the order in which they are done."""
 
 
 @dataclass(frozen=True)
-class SetOptions:
+class DataOptions:
     """The data set.
 
     Attributes:
@@ -30,8 +31,8 @@ class SetOptions:
 
 
 @dataclass(frozen=True)
-class PartOptions:
-    """The parts of the data.
+class SplitOptions:
+    """The splits of the data.
 
     Attributes:
         val: another data set for validation.
@@ -199,7 +200,7 @@ class PictureOptions:
         noise: sigma in grey levels.
         webp: quality.
         jpeg: quality.
-        form: file format, png, jpg or webp.
+        format: file format, png, jpg or webp.
     """
 
     size: int = 256
@@ -210,7 +211,7 @@ class PictureOptions:
     noise: list[float] | None = None
     webp: list[float] | None = None
     jpeg: list[float] | None = None
-    form: Literal["png", "jpg", "webp"] = "png"
+    format: Literal["png", "jpg", "webp"] = "png"
 
 
 def check_side(option: str, side: int | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from papercommons.cli import ComputeOptions, track
+from papercommons.data.defects import LeftOut
 from papercommons.data.images import find_images
 from papercommons.errors import DataError
 from papercommons.files import (
@@ -26,20 +26,17 @@ from papercommons.files import (
 from papercommons.metrics.detection import image_score
 from papercommons.report import Result, Section, describe_device, write_report
 
-from defi_net.calibrating import FIXED, ImageThreshold, remembered
-from defi_net.localizing import Localizer
+from defi_net.calibration import FIXED, ImageThreshold, remembered
+from defi_net.localizer import Localizer
 from defi_net.opening import describe_way, open_localizer
-from defi_net.options import ViewOptions
+from defi_net.options import PACKAGE, ViewOptions
 from defi_net.pictures import overlay, strip
 from defi_net.reading import SHORTEST, read_header, read_photo
 from defi_net.saved import LIMITS
 
-log = logging.getLogger("papercommons")
-
-PACKAGE = "defi-net"
 FOLDER = "photographs"
 SHOWN = 24  # photographs whose pictures are in the report; the others are linked
-_TABLE = ("photograph", "says", "score", "marked", "width", "height", "seconds")
+_TABLE = ("photograph", "prediction", "score", "marked", "width", "height", "seconds")
 
 
 def predict_photos(
@@ -72,7 +69,8 @@ def predict_photos(
         DataError: no photographs, one that cannot be used, or no such network.
         ValueError: options that do not go together.
     """
-    paths, bad = check_photos(find_images(places), skip_bad)
+    left_out = LeftOut(skip_bad)
+    paths = check_photos(find_images(places), left_out)
     localizer, config = open_localizer(checkpoint, view, run)
     image = remembered(config)
     settings: dict[str, Any] = {"images": list(places), "checkpoint": checkpoint, "out": out}
@@ -89,20 +87,14 @@ def predict_photos(
         if kept is not None:
             rows.append(kept)
             continue
-        try:
+        with left_out.noting():
             row = _write_photo(path, name, folder, localizer, image, threshold, save, formats)
-        except DataError as error:
-            if not skip_bad:
-                raise
-            log.warning("left out: %s", error)
-            bad.append(str(error))
-            continue
-        row |= {"path": str(path), "hash": digest}
-        write_json(note, row)
-        rows.append(row)
-    if not rows:
-        raise DataError(f"none of the photographs can be used: {bad[0]}")
+            row |= {"path": str(path), "hash": digest}
+            write_json(note, row)
+            rows.append(row)
+    left_out.check_any(len(rows), "photographs")
     write_csv(folder / "predictions.csv", rows)
+    forged = sum(row.get("prediction") == "forged" for row in rows)
     result = Result(
         package=PACKAGE,
         command="defi-net-predict",
@@ -110,8 +102,8 @@ def predict_photos(
         rows=[{key: row[key] for key in _TABLE if key in row} for row in rows],
         metrics={
             "photographs": len(rows),
-            "skipped_photographs": len(bad),
-            "called_forged": None if image is FIXED else sum(r["says"] == "forged" for r in rows),
+            "left_out": len(left_out),
+            "called_forged": None if image is FIXED else forged,
         },
         settings={**settings, "made_by": config.get("made_by")},
         limits=LIMITS,
@@ -123,11 +115,11 @@ def predict_photos(
         },
         notes=[
             f"seen as {describe_way(localizer)}; marked: share of pixels above {threshold:g}",
-            f"says: forged above {image}"
+            f"prediction: forged above {image}"
             if image is not FIXED
             else "the network remembers no threshold for whole photographs, so it says nothing of "
             "them; score is the highest probability",
-            *(f"left out: {line}" for line in bad),
+            *left_out.notes(),
         ],
     )
     write_report(folder / "report.html", result, _sections(folder, rows))
@@ -135,19 +127,19 @@ def predict_photos(
     return result
 
 
-def check_photos(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], list[str]]:
-    """Return the files whose first bytes promise a photograph, and what is wrong with the others.
+def check_photos(paths: Sequence[Path], left_out: LeftOut) -> list[Path]:
+    """Return the files whose first bytes promise a photograph.
 
     Args:
         paths: files.
-        skip_bad: leave the others out; else the first one is raised.
+        left_out: gets what is wrong with the others.
 
     Raises:
         DataError: a file is no image or too small; or all are.
     """
-    good, bad = [], []
+    good = []
     for path in paths:
-        try:
+        with left_out.noting():
             width, height = read_header(path).size
             if min(width, height) < SHORTEST:
                 raise DataError(
@@ -155,14 +147,8 @@ def check_photos(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], lis
                     "it out or pass --skip-bad"
                 )
             good.append(path)
-        except DataError as error:
-            if not skip_bad:
-                raise
-            log.warning("left out: %s", error)
-            bad.append(str(error))
-    if not good:
-        raise DataError(f"none of the photographs can be used: {bad[0]}")
-    return good, bad
+    left_out.check_any(len(good), "photographs")
+    return good
 
 
 def _write_photo(
@@ -198,7 +184,7 @@ def _write_photo(
     save_png(into / f"{name}_panels.png", strip(photo, probability, edge))
     return {
         "photograph": name,
-        **({} if image is FIXED else {"says": verdict}),
+        **({} if image is FIXED else {"prediction": verdict}),
         "score": round(score, 6),
         "marked": round(float(mask.mean()), 6),
         "width": photo.shape[1],
@@ -239,7 +225,7 @@ def _sections(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Section]:
         Section(
             row["photograph"],
             text=", ".join(
-                [*([f"says {row['says']}"] if "says" in row else []), f"score {row['score']:.3f}"]
+                [*([row["prediction"]] if "prediction" in row else []), f"score {row['score']:.3f}"]
             ),
             figure=(folder / FOLDER / f"{row['photograph']}_panels.png").read_bytes(),
             caption=f"{row['path']}; the probability of inpainting, of its edges, and the first on "

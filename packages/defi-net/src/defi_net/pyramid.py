@@ -63,7 +63,11 @@ class TopDown(nn.Module):
         self.smooth = nn.ModuleList(nn.Sequential(*_smooth(channels)) for _ in range(4))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return T1 to T4, see `DenseFeaturePyramid.forward`."""
+        """Return T1 to T4, shapes (N, channels, H / 2^i, W / 2^i).
+
+        Args:
+            maps: x1 to x4, shapes (N, in_channels[i], H / 2^i, W / 2^i), H and W divisible by 8.
+        """
         c1, c2, c3, c4 = (reduce(x) for reduce, x in zip(self.reduce, maps, strict=True))
         p1, p2, p3, p4 = self.mix
         t4 = mixed(p4, [_halved(c3), c4])
@@ -114,7 +118,11 @@ class FeaturePyramid(nn.Module):
         self.smooth = nn.ModuleList(nn.Sequential(*_smooth(channels)) for _ in range(4))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return four maps, see `DenseFeaturePyramid.forward`."""
+        """Return four maps, finest first, shapes (N, channels, H / 2^i, W / 2^i).
+
+        Args:
+            maps: x1 to x4, shapes (N, in_channels[i], H / 2^i, W / 2^i), H and W divisible by 8.
+        """
         sums: list[Tensor] = []
         for lateral, x in zip(reversed(self.lateral), reversed(maps), strict=True):
             sums.append(lateral(x) + _doubled(sums[-1], x) if sums else lateral(x))
@@ -138,7 +146,11 @@ class UNetDecoder(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return four maps, see `DenseFeaturePyramid.forward`."""
+        """Return four maps, finest first, shapes (N, channels, H / 2^i, W / 2^i).
+
+        Args:
+            maps: x1 to x4, shapes (N, in_channels[i], H / 2^i, W / 2^i), H and W divisible by 8.
+        """
         results: list[Tensor] = []
         for block, x in zip(reversed(self.blocks), reversed(maps), strict=True):
             results.append(block(torch.cat([x, _doubled(results[-1], x)], 1) if results else x))

@@ -14,7 +14,7 @@ from defi_net.postprocess import Postprocess, Range
 from defi_net.reading import SHORTEST
 
 Mode = Literal["sp", "fr"]
-Form = Literal["png", "jpg", "webp"]
+Format = Literal["png", "jpg", "webp"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Recipe:
             stands for a sensor's, which resizing removes.
         post: what happens after inpainting, see `Postprocess`.
         authentic: share of items that are not forged, but treated alike otherwise.
-        form: file format: png, jpg or webp (of quality 95).
+        format: file format: png, jpg or webp (of quality 95).
         engine_options: see `EngineOptions`.
         seed: of everything.
     """
@@ -49,7 +49,7 @@ class Recipe:
     sensor_noise: Range = (0.0, 0.0)
     post: Mapping[str, Range] | None = None
     authentic: float = 0.0
-    form: Form = "png"
+    format: Format = "png"
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     seed: int = 0
 
@@ -67,7 +67,7 @@ def check_recipe(recipe: Recipe) -> None:
     """
     if not (recipe.engines and recipe.masks):
         raise ValueError("engines and masks must name at least one each")
-    for name, kinds in (("mode", get_args(Mode)), ("form", get_args(Form))):
+    for name, kinds in (("mode", get_args(Mode)), ("format", get_args(Format))):
         if getattr(recipe, name) not in kinds:
             raise ValueError(f"{name} must be one of {', '.join(kinds)}")
     for name in recipe.engines:

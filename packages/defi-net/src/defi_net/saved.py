@@ -12,6 +12,7 @@ from papercommons.versions import installed_version
 
 from defi_net.model import DeFINet
 from defi_net.official import load_official
+from defi_net.options import PACKAGE
 
 LIMITS = (
     "It finds traces of the kinds of inpainting it was trained on; other methods, strong "
@@ -40,8 +41,8 @@ def save_network(model: DeFINet, folder: str | Path, **about: Any) -> Path:
         folder: made if absent.
         **about: what else config.json keeps, plain types (made_by, data_hash, size, ...).
     """
-    version = installed_version("defi-net")
-    saved = {"package": "defi-net", "version": version, "limits": LIMITS, **about}
+    version = installed_version(PACKAGE)
+    saved = {"package": PACKAGE, "version": version, "limits": LIMITS, **about}
     save_model(model, folder, {**saved, "model": model.config})
     shown = {key: about.get(key, "not said") for key in ("made_by", "data_hash")}
     least = max(16, model.multiple // 2)
@@ -67,9 +68,7 @@ def load_network(path: str | Path) -> tuple[DeFINet, dict[str, Any]]:
         model = load_official(path)
         return model, {"model": model.config}
     folder = find_saved(path)
-    config = read_config(folder)
-    if not isinstance(config.get("model"), dict):
-        raise DataError(f"{folder}/config.json: no entry model: not a network of defi-net")
+    config = read_config(folder, package=PACKAGE, entries=("model",))
     try:
         model = DeFINet(**{**config["model"], "pretrained": False})
     except (AttributeError, TypeError, ValueError) as error:

@@ -23,7 +23,7 @@ from papercommons.cli import track
 from papercommons.data.distortions import noise, resize
 from papercommons.data.images import find_images
 from papercommons.errors import DataError
-from papercommons.files import atomic_path, check_out, prepare_out, write_csv
+from papercommons.files import atomic_path, check_out, hash_texts, prepare_out, write_csv
 
 from defi_net.engines import Engine, EngineOptions, open_engine
 from defi_net.layouts import AUTHENTIC, shorten
@@ -175,7 +175,6 @@ def _settings(
     recipe: Recipe, photos: Mapping[str, Path], per_image: int, *rest: Any
 ) -> dict[str, Any]:
     val_fraction, test_fraction, skip_bad = rest
-    digest = hashlib.sha256("".join(sorted(photos)).encode()).hexdigest()[:16]
     return {
         **recipe.settings(),
         "per_image": per_image,
@@ -183,7 +182,7 @@ def _settings(
         "test_fraction": test_fraction,
         "skip_bad": skip_bad,
         "photos": len(photos),
-        "photos_hash": digest,
+        "photos_hash": hash_texts(sorted(photos)),
     }
 
 
@@ -263,13 +262,13 @@ def _write(item: Item, recipe: Recipe, folder: Path) -> dict[str, Any]:
         photo = made.photo if recipe.mode == "fr" else np.where(mask[..., None], made.photo, photo)
     photo, post = Postprocess(recipe.post or {})(photo, rng)
     mask = resize_mask(mask, photo.shape[:2])
-    names = {"image": f"images/{item.name}.{recipe.form}", "mask": ""}
+    names = {"image": f"images/{item.name}.{recipe.format}", "mask": ""}
     if forged:
         names["mask"] = f"labels/{item.name}.png"
         with atomic_path(folder / names["mask"]) as path:
             Image.fromarray(mask.astype(np.uint8) * 255).save(path)
     with atomic_path(folder / names["image"]) as path:
-        options: dict[str, Any] = {} if recipe.form == "png" else {"quality": QUALITY}
+        options: dict[str, Any] = {} if recipe.format == "png" else {"quality": QUALITY}
         Image.fromarray(photo).save(path, **options)
     return {
         "name": item.name,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from papercommons.errors import DataError
+from papercommons.files import hash_files
 from papercommons.report import Result, Section, write_report
 
 from defi_net.engines import EngineOptions
 from defi_net.layouts import AUTHENTIC
-from defi_net.options import STEPS, MaskOptions, PictureOptions
+from defi_net.options import PACKAGE, STEPS, MaskOptions, PictureOptions
 from defi_net.pictures import grid_png, overlay
 from defi_net.reading import read_mask, read_photo
 from defi_net.recipe import Recipe
@@ -56,7 +56,7 @@ def make_recipe(what: MaskOptions, pictures: PictureOptions, seed: int) -> Recip
         sensor_noise=pair(pictures.sensor_noise, "--sensor-noise"),
         post=post or None,
         authentic=what.authentic,
-        form=pictures.form,
+        format=pictures.format,
         engine_options=EngineOptions(
             radius=(round(low), round(high)),
             prompt=what.prompt,
@@ -143,9 +143,9 @@ def synthesize_pictures(
     )
     folder = Path(out)
     sources = {row["source_hash"] for row in rows}
-    manifest = (folder / "manifest.csv").read_bytes()
+    manifest = folder / "manifest.csv"
     result = Result(
-        package="defi-net",
+        package=PACKAGE,
         command="defi-net-synth",
         title=f"{len(rows):,} pictures made of {len(sources):,} photographs",
         rows=[
@@ -176,9 +176,9 @@ def synthesize_pictures(
             "skip_bad": skip_bad,
         },
         limits=LIMITS,
-        data_hash=hashlib.sha256(manifest).hexdigest()[:16],
+        data_hash=hash_files([manifest]),
         device=recipe.engine_options.device,
-        files={"manifest": str(folder / "manifest.csv")},
+        files={"manifest": str(manifest)},
         notes=["no photograph is in two splits; area: share of the pixels that were inpainted"],
     )
     write_report(folder / "report.html", result, _sections(folder, rows))

@@ -9,51 +9,59 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from papercommons.checkpoint import read_torch_file
 from papercommons.cli import FloatRunOptions, leave_process_group
+from papercommons.devices import compute_device
 from papercommons.errors import DataError
 from papercommons.files import is_first_process
 from papercommons.metrics.localization import PROTOCOLS
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import (
+    NO_VAL,
     begin_run,
     fit,
     history_section,
+    load_best,
     may_use_cuda,
+    run_files,
     seed_everything,
 )
 
-from defi_net.calibrating import FIXED, ImageThreshold, choose_threshold
+from defi_net.calibration import FIXED, ImageThreshold, choose_threshold
 from defi_net.data import InpaintingData
 from defi_net.evaluation import judge
 from defi_net.judgement import Judgement, example_sections, write_judgement
 from defi_net.layouts import Sample
 from defi_net.lightning import CLAMP, DeFINetModule
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.model import DeFINet
-from defi_net.opening import compute_device, describe_way, open_data, way_of
-from defi_net.options import NetworkOptions, PartOptions, RecipeOptions, SetOptions, ViewOptions
+from defi_net.opening import describe_way, open_data, way_of
+from defi_net.options import (
+    PACKAGE,
+    DataOptions,
+    NetworkOptions,
+    RecipeOptions,
+    SplitOptions,
+    ViewOptions,
+)
 from defi_net.presets import resolve
 from defi_net.reading import read_sample
 from defi_net.saved import LIMITS
 
 log = logging.getLogger("papercommons")
 
-PACKAGE = "defi-net"
 CURVES = {
     "loss": ("train/loss", "val/loss"),
     "parts of the loss": ("train/mask_loss", "train/edge_loss"),
     "val": ("val/auc", "val/f1", "val/iou", "val/fpr"),
 }
 MEANS = "Means over each epoch; training photographs are augmented."
-NO_VAL = "THERE IS NO VAL SPLIT: no best.ckpt, and the last epoch is what is saved"
 
 
 def train_network(
     data: str,
     out: str,
-    options: SetOptions,
-    parts: PartOptions,
+    options: DataOptions,
+    splits: SplitOptions,
     network: NetworkOptions,
     recipe: RecipeOptions,
     run: FloatRunOptions,
@@ -66,7 +74,7 @@ def train_network(
         data: folder or manifest.
         out: folder of the run.
         options: how the data are read.
-        parts: how they are divided.
+        splits: how they are divided.
         network: which network.
         recipe: how it is trained.
         run: how to run.
@@ -76,17 +84,12 @@ def train_network(
         ValueError: options that do not go together.
     """
     values = resolve(network, recipe, cuda=may_use_cuda(run))
-    log.info(
-        "preset %s: %s",
-        values["preset"],
-        ", ".join(f"{name} {value}" for name, value in values.items() if name != "preset"),
-    )
     seed_everything(run.seed)
     model = make_model(network, values)
     found = open_data(
         data,
         options,
-        **asdict(parts),
+        **asdict(splits),
         size=values["size"],
         batch_size=values["batch_size"],
         augment=values["augment"],
@@ -95,10 +98,10 @@ def train_network(
         num_workers=run.num_workers,
     )
     if not found.splits["train"]:
-        raise DataError(f"{data}: no training part: all rows say val or test")
+        raise DataError(f"{data}: no train split: all rows say val or test")
     for line in describe(found):
         log.info("%s", line)
-    monitor, mode = what_is_best(found)
+    monitor, mode = choose_monitor(found)
     module = DeFINetModule(
         model,
         lr=values["lr"],
@@ -109,7 +112,7 @@ def train_network(
         schedule=values["schedule"],
         monitor=monitor or "train/loss",
     )
-    settings: dict[str, Any] = {"data": data, "out": out, **asdict(options), **asdict(parts)}
+    settings: dict[str, Any] = {"data": data, "out": out, **asdict(options), **asdict(splits)}
     settings |= {**asdict(network), **asdict(recipe), **values, **run.settings()}
     folder = begin_run(settings, run)
     if run.compile:
@@ -125,11 +128,7 @@ def train_network(
         mode=mode,
     )
     seconds = time.perf_counter() - started
-    which = f"epoch {len(history.rows)}, the last"
-    if folder is not None and (folder / "best.ckpt").is_file():
-        state = read_torch_file(folder / "best.ckpt")
-        module.load_state_dict(state["state_dict"])
-        which = f"epoch {int(state['epoch']) + 1}, the best on val"
+    which = load_best(module, folder, history)
     leave_process_group()  # the first process judges; the others need not wait for it
     if not is_first_process():
         return None
@@ -157,14 +156,14 @@ def train_network(
             "seconds": seconds,
             "epochs": len(history.rows),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "photographs": {name: len(part) for name, part in found.splits.items()},
-            "skipped_photographs": len(found.skipped),
+            "photographs": {name: len(samples) for name, samples in found.splits.items()},
+            "left_out": len(found.left_out),
         },
         settings=settings,
         limits=LIMITS,
         data_hash=found.data_hash,
         device=describe_device(device),
-        notes=[*warnings_of(found, split), f"seen as {describe_way(localizer)}"],
+        notes=[*notes_of(found, split), f"seen as {describe_way(localizer)}"],
     )
     if folder is None:
         return result
@@ -177,9 +176,7 @@ def train_network(
         fit=values["fit"],
         image_threshold=None if image is FIXED else image._asdict(),
     )
-    result.files |= {"last": str(folder / "last.ckpt"), "export": str(folder / "export")}
-    if (folder / "best.ckpt").is_file():
-        result.files["best"] = str(folder / "best.ckpt")
+    result.files |= run_files(folder)
     sections = [history_section(history.rows, CURVES, caption=MEANS), split_section(found)]
     model.to(device)
     judge_and_write(localizer, samples, image, result, sections, read, run.seed, folder)
@@ -196,7 +193,18 @@ def judge_and_write(
     seed: int,
     folder: Any,
 ) -> None:
-    """Judge the held-out photographs, and write the run's report."""
+    """Judge the held-out photographs, and write the run's report.
+
+    Args:
+        localizer: the trained network.
+        samples: held out; without any the report has no judgement.
+        image: threshold for whole photographs.
+        result: gets the numbers.
+        sections: of the report, after those of the judgement.
+        read: a partial `read_sample`; its keywords draw the examples, too.
+        seed: of the resampling.
+        folder: of the run.
+    """
     if not samples:
         write_report(folder / "report.html", result, sections)
         result.save(folder)
@@ -224,7 +232,7 @@ def make_model(network: NetworkOptions, values: dict[str, Any]) -> DeFINet:
     return DeFINet(**options)
 
 
-def what_is_best(data: InpaintingData) -> tuple[str | None, str]:
+def choose_monitor(data: InpaintingData) -> tuple[str | None, str]:
     """Return what chooses best.ckpt and whether more or less of it is better."""
     if not data.has_val:
         return None, "min"
@@ -254,8 +262,13 @@ def describe(data: InpaintingData) -> list[str]:
     return lines
 
 
-def warnings_of(data: InpaintingData, split: str) -> list[str]:
-    """Return what must be known beside the numbers."""
+def notes_of(data: InpaintingData, split: str) -> list[str]:
+    """Return what must be known beside the numbers.
+
+    Args:
+        data: what was trained on.
+        split: that was judged: test, val or no.
+    """
     lines = [
         f"{pair} SHARE SOURCES ({len(names)}): the numbers flatter"
         for pair, names in data.shared.items()
@@ -264,7 +277,7 @@ def warnings_of(data: InpaintingData, split: str) -> list[str]:
         lines.append(NO_VAL)
     if split == "val":
         lines.append("there is no test split: these numbers are of the val split, which chose")
-    return [*lines, *(f"left out: {name}" for name in data.skipped)]
+    return [*lines, *(f"left out: {name}" for name in data.left_out)]
 
 
 def split_section(data: InpaintingData) -> Section:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from defi_net.localizing import Localizer
+from defi_net.localizer import Localizer
 from defi_net.model import DeFINet
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (75, 90, 3), dtype=np.uint8)

@@ -6,13 +6,14 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from papercommons.devices import autocast
 from torch import Tensor
 
 from defi_net.model import DeFINet
 from defi_net.tiling import predict_resized, predict_tiled
 
 Way = Literal["tiles", "resize", "whole"]
-PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 class Localizer:
@@ -46,13 +47,12 @@ class Localizer:
     ) -> None:
         if way not in get_args(Way):
             raise ValueError(f"way must be one of {', '.join(get_args(Way))}, got {way!r}")
-        if precision not in ("32-true", *PRECISIONS):
-            known = ", ".join(["32-true", *PRECISIONS])
-            raise ValueError(f"precision must be one of {known}, got {precision!r}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.model = model.eval().to(device)
         self.way: Way = way
         self.size, self.overlap, self.batch_size = size, overlap, batch_size
-        self.device, self.dtype = torch.device(device), PRECISIONS.get(precision)
+        self.device, self.precision = torch.device(device), precision
 
     def maps(self, photo: np.ndarray, *, label: str | None = None) -> np.ndarray:
         """Return the probabilities of "edge" and of "inpainted", float32, shape (2, H, W).
@@ -90,9 +90,13 @@ class Localizer:
         Args:
             images: float in [0, 1], shape (B, 3, h, w).
         """
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        with autocast(self.device, self.precision):
             return torch.cat(self.model(self.model.normalize(images)), dim=1).float()
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return `logits` after the sigmoid."""
+        """Return the probabilities of both maps, float32, shape (B, 2, h, w).
+
+        Args:
+            images: float in [0, 1], shape (B, 3, h, w).
+        """
         return self.logits(images).sigmoid()

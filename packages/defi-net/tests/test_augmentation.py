@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from defi_net.augment import augment, fit, paper, robust
+from defi_net.augmentation import augment, fit, paper, robust
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
