@@ -14,9 +14,9 @@ from PIL import Image
 from semforge import LabelGraph, SemForgeNet, task_losses
 from semforge.backbones import TinyNetwork
 from semforge.crops import Cropper
-from semforge.editing import edit_face, kinds_of
-from semforge.finding import SeenFace
-from semforge.inspecting import Inspector
+from semforge.detection import SeenFace
+from semforge.edits import edit_face, kinds_of
+from semforge.inspector import Inspector
 from semforge.regions import union
 from semforge.verdicts import Look, heat_map, judge_face
 from torch import Tensor, nn

@@ -32,10 +32,10 @@ from papercommons.training import fit, seed_everything
 from semforge import __version__
 from semforge.backbones import TinyNetwork
 from semforge.entries import FaceList
+from semforge.evaluation import detection_measures
 from semforge.graph import LabelGraph
-from semforge.inspecting import Inspector, Scores
+from semforge.inspector import Inspector, Scores
 from semforge.lightning import SemForgeModule, node_aucs
-from semforge.measures import detection_measures
 from semforge.model import SemForgeNet
 from sets import HIDDEN, folds, hide_labels, make_set, protocol_1, protocol_2
 from tables import Run, compared, curves, summarize
@@ -66,7 +66,7 @@ NOTES = (
     "among the forgeries; exact: share of the forgeries whose most probable labels are all right. "
     "Left out: trained without an attribute, tested on it, families seen. In training "
     f"{HIDDEN:.0%} of the forgeries' attributes and regions are hidden, but for the arms with all "
-    "labels. There is no val part: the last step's network and no calibration. Auto-lambda is "
+    "labels. There is no val split: the last step's network and no calibration. Auto-lambda is "
     "judged on training pictures, as in the paper's code. Four speakers in training are few, and "
     "all that stands behind an interval is three folds, whose training speakers overlap. Cut for "
     "time: three seeds with an attribute left out, two of the arms beyond binary, flat and graph, "
@@ -154,13 +154,13 @@ def do(options: argparse.Namespace, job: Job) -> None:
     inspector = Inspector(net.eval(), net.mean.device, "32-true", None, {})
     rows = []
     for name, test in tests.items():
-        scores = inspector.look(batches(test, pictures))
+        scores = inspector.predict(batches(test, pictures))
         rows.append({"test": name if alone else f"{job.task} left out", **judged(scores, net)})
     perturbed = {}
     if alone and job.seed == 0 and job.arm in MAIN:
         few = FaceList(tests["seen"].entries[::EVERY])
         for change in (None, *map(AtSameSize, parse_distortions(["standard"], DISTORTED))):
-            scores = inspector.look(batches(few, pictures, change))
+            scores = inspector.predict(batches(few, pictures, change))
             perturbed[str(change or "none")] = judged(scores, net)["auc"]
     of_run = job._asdict() | {"parameters": sum(p.numel() for p in net.parameters())}
     of_run |= {"seconds": time.process_time() - started, "of training": trained}

@@ -3,7 +3,7 @@
 Protocol 1 trains on all attributes and tests on the speakers left out, with the families of
 generators it knows and with unseen ones. Protocol 2 trains without one attribute and tests on it.
 Real test pictures are the same in both. Labels of training forgeries can be hidden in part, and
-training has no val part: it goes on for a fixed time.
+training has no val split: it goes on for a fixed time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def make_set(
     Args:
         faces: folder of one video per speaker.
         out: folder of all folds.
-        left_out: speakers of the test part.
+        left_out: speakers of the test split.
         per_speaker: pictures.
         size: side of the pictures in pixels.
     """
@@ -56,7 +56,7 @@ def make_set(
             per_speaker * len(speakers),
             graph=graph,
             size=size,
-            parts={"train": rest, "test": left_out},
+            splits={"train": rest, "test": left_out},
             n_frames=25,
             overwrite=True,
         )
@@ -101,7 +101,7 @@ def hide_labels(faces: FaceList, share: float, *, seed: int = 0) -> FaceList:
     """Return the pictures with a share of the forgeries' attributes and regions unknown.
 
     Args:
-        faces: of the training part.
+        faces: of the train split.
         share: in [0, 1].
         seed: of the choice.
     """

@@ -9,10 +9,10 @@ import pytest
 import torch
 from papercommons.cli import ComputeOptions
 from papercommons.metrics.roc import weighted_auc
-from semforge.cutting import crop_of_photographs, crop_way, describe_crop
+from semforge.crop_settings import crop_of_photographs, crop_way, describe_crop
 from semforge.data import FaceForgeryData
-from semforge.inspecting import open_inspector
-from semforge.judging import judge
+from semforge.evaluating import judge
+from semforge.inspector import open_inspector
 
 
 def result_of(folder):
@@ -36,11 +36,11 @@ def test_it_finds_what_training_found(judged, run):
         for name, estimate in ours[what].items():
             assert estimate["value"] == theirs[what][name]["value"]
     assert ours["threshold_log_odds"] == pytest.approx(theirs["threshold_log_odds"])
-    assert (judged / "faces.csv").read_text() == (run / "faces.csv").read_text()
+    assert (judged / "items.csv").read_text() == (run / "items.csv").read_text()
 
 
 def test_numbers_follow_from_faces_csv(judged):
-    with (judged / "faces.csv").open(newline="") as file:
+    with (judged / "items.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     metrics = result_of(judged)["metrics"]
     fake = torch.tensor([row["label"][0] == "1" for row in rows])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from papercommons.testing.networks import change_network
 from PIL import Image
-from semforge.saved import load_net
+from semforge.saved import load_network
 
 
 def result_of(folder):
@@ -49,7 +49,7 @@ def clip(photos, tmp_path_factory):
 def seen(call, run, photos, clip, tmp_path_factory):
     out = tmp_path_factory.mktemp("seen") / "out"
     arguments = (photos, clip, "--checkpoint", run, "--out", out, "--n-frames", 4)
-    assert call("predict", *arguments, "--heat", "occlusion", "--heat-node", "age") == 0
+    assert call("predict", *arguments, "--heatmap", "occlusion", "--heatmap-node", "age") == 0
     return out
 
 
@@ -62,7 +62,7 @@ def test_faces_are_found_one_by_one(seen, photos, clip):
         ("two", "2", "1"),
         ("clip", "1", "4"),
     ]
-    assert rows[0]["says"] == "no face"
+    assert rows[0]["prediction"] == "no face"
     metrics = result_of(seen)["metrics"]
     assert metrics["files"] == 4
     assert metrics["without_face"] == 1
@@ -76,14 +76,14 @@ def test_faces_are_found_one_by_one(seen, photos, clip):
 
 
 def test_what_is_said_goes_together(seen, run):
-    net, config = load_net(run)
+    net, config = load_network(run)
     nodes, threshold = net.nodes, result_of(seen)["metrics"]["threshold"]
     for row in rows_of(seen / "predictions.csv")[1:]:
         p = float(row["p_fake"])
-        assert (row["says"] == "fake") == (p >= threshold)
+        assert (row["prediction"] == "fake") == (p >= threshold)
         named = row["altered"].split(", ")
         state = torch.tensor([[int(n in named) for n in nodes]])
-        state[0, 0] = int(row["says"] == "fake")
+        state[0, 0] = int(row["prediction"] == "fake")
         assert net.graph.is_legal(state)[0]
         assert max(float(row[f"p_{n}"]) for n in nodes) == p  # every other node needs it
         odds = np.log(p / (1 - p))
@@ -97,17 +97,17 @@ def test_a_finished_run_is_resumed_without_computing(call, run, photos, clip, se
     shutil.copytree(seen, out)
     (out / "files/two.json").unlink()
     kept = out / "files/one_2.json"
-    kept.write_text(kept.read_text().replace('"says": "real"', '"says": "fake"'))
+    kept.write_text(kept.read_text().replace('"prediction": "real"', '"prediction": "fake"'))
     config = (out / "config.yaml").read_text()
     (out / "config.yaml").write_text(config.replace(str(seen), str(out)))
     arguments = (photos, clip, "--checkpoint", run, "--out", out, "--n-frames", 4)
-    more = ("--heat", "occlusion", "--heat-node", "age")
+    more = ("--heatmap", "occlusion", "--heatmap-node", "age")
     assert call("predict", *arguments, *more) == 2
     assert call("predict", *arguments, *more, "--resume") == 0
     before, after = (rows_of(folder / "predictions.csv") for folder in (seen, out))
     assert (out / "files/two.json").is_file()
     assert after[2:] == before[2:]
-    assert after[1]["says"] == "fake"  # as noted, though altered
+    assert after[1]["prediction"] == "fake"  # as noted, though altered
 
 
 def test_a_run_of_another_network_is_not_resumed(call, run, photos, tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_faces_cut_before_are_taken_whole(call, run, drawn, capsys):
     assert call("predict", *files, *arguments) == 0
     result = json.loads(capsys.readouterr().out)
     faces = {row["file"]: row for row in result["metrics"]["faces"]}
-    judged = {row["name"]: row for row in rows_of(run / "faces.csv")}
+    judged = {row["name"]: row for row in rows_of(run / "items.csv")}
     for path in files:
         row = faces[str(path)]
         assert row["p_fake"] == pytest.approx(float(judged[path.name]["p_fake"]), abs=2e-5)
@@ -148,7 +148,7 @@ def test_bad_files_are_named(call, run, photos, tmp_path, capsys):
     assert "bad.png: not a readable image" in capsys.readouterr().err
     assert call("predict", *files, "--checkpoint", run, "--skip-bad", "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["metrics"]["skipped"] == 1
+    assert result["metrics"]["left_out"] == 1
     assert any("left out" in note and "bad.png" in note for note in result["notes"])
 
 
@@ -163,7 +163,10 @@ def test_bad_files_are_named(call, run, photos, tmp_path, capsys):
         (("{photos}", "--resume"), "--resume goes on with the run in --out"),
         (("{photos}", "--threshold", 0), "--threshold must be in (0, 1)"),
         (("{photos}", "--n-frames", 0), "--n-frames must be >= 1"),
-        (("{photos}", "--heat-node", "ear"), "--heat-node ear: no such node; there are fake, age"),
+        (
+            ("{photos}", "--heatmap-node", "ear"),
+            "--heatmap-node ear: no such node; there are fake, age",
+        ),
         (("{empty}",), "no pictures or videos in it"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from semforge.options import LossOptions, NetworkOptions, RecipeOptions
 from semforge.presets import PRESETS, resolve
-from semforge.saved import load_net
+from semforge.saved import load_network
 from semforge.training import meta_split
 
 AUTO_LAMBDA = ("--weighting", "autol", "--lambda-lr", 0.01, "--cut-by", "lbp")
@@ -36,16 +36,17 @@ def test_a_run_leaves_all_that_is_needed(run):
     result = result_of(run)
     assert result["metrics"]["epochs"] == 3
     assert result["metrics"]["faces"]["auc"]["value"] > 0.9
+    assert result["metrics"]["splits"] == {"train": 64, "val": 32, "test": 32}
     assert result["metrics"]["counts"] == {"faces": 32, "fake": 16, "real": 16, "videos": 8}
-    assert "the best on val; test part" in result["title"]
-    assert len(rows_of(run / "faces.csv")) == 32
+    assert "the best on val; test split" in result["title"]
+    assert len(rows_of(run / "items.csv")) == 32
     page = (run / "report.html").read_text()
     for heading in ("Fake or real", "Nodes of the graph", "By method", "Weights of the levels"):
         assert f"<h2>{heading}</h2>" in page
 
 
 def test_the_saved_network_is_the_best_one_and_knows_its_crop_and_calibration(run):
-    net, config = load_net(run)
+    net, config = load_network(run)
     best = torch.load(run / "best.ckpt", weights_only=True)["state_dict"]
     for name, value in net.state_dict().items():
         assert torch.equal(value, best[f"net.{name}"]), name
@@ -92,10 +93,10 @@ def test_without_val_there_is_no_best_and_no_calibration(
     options = ("--data", tmp_path / "all.txt", "--root", "/", "--val-fraction", 0)
     more = ("--head", "flat", "--loss", "fidelity", "--schedule", "cosine", "--optimizer", "adamw")
     assert train_small(*options, *more, "--out", out) == 0
-    assert "THERE IS NO VAL PART" in capsys.readouterr().out
+    assert "THERE IS NO VAL SPLIT" in capsys.readouterr().out
     assert not (out / "best.ckpt").exists()
-    assert not (out / "faces.csv").exists()
-    _, config = load_net(out)
+    assert not (out / "items.csv").exists()
+    _, config = load_network(out)
     assert config["calibration"] is None
     assert config["head"] == "flat"
     assert config["crop"]["cut_by"] is None
@@ -108,7 +109,7 @@ def test_a_set_of_synth_says_how_its_faces_were_cut(train_small, drawn, tmp_path
     (tmp_path / "facts.json").write_text(json.dumps(facts))
     options = ("--head", "binary", "--graph", "ffsc", "--strict-root", "--self-blend", 0.3)
     assert train_small("--data", tmp_path, "--out", tmp_path / "out", *options) == 0
-    net, config = load_net(tmp_path / "out")
+    net, config = load_network(tmp_path / "out")
     assert config["crop"]["cut_by"] == "lbp"
     assert net.nodes == ("fake",)
     assert len(net.graph.states) == 1543
@@ -117,7 +118,7 @@ def test_a_set_of_synth_says_how_its_faces_were_cut(train_small, drawn, tmp_path
 def test_a_dry_run_writes_nothing(train_small, tmp_path, capsys):
     assert train_small("--out", tmp_path / "out", "--dry-run") == 0
     assert not (tmp_path / "out").exists()
-    assert "test part" in capsys.readouterr().out
+    assert "test split" in capsys.readouterr().out
 
 
 def test_presets():

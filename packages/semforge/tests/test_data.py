@@ -44,7 +44,7 @@ def epoch(loader, number=0):
 def test_batches_are_as_the_module_wants_them(folder):
     data = make(folder, val_fraction=0.25)
     assert data.has_val
-    assert {k: len(v) for k, v in data.parts.items()} == {"train": 18, "val": 6, "test": 0}
+    assert {k: len(v) for k, v in data.splits.items()} == {"train": 18, "val": 6, "test": 0}
     batches = epoch(data.train_dataloader())
     assert len(batches) == 4
     for batch in batches:
@@ -61,6 +61,7 @@ def test_batches_are_as_the_module_wants_them(folder):
     assert val == tuple(sorted(val))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_chance_follows_from_seed_epoch_and_index(folder):
     def seen(number, **options):
         data = make(folder, augment=0.7, self_blend=0.5, val_fraction=0, **options)
@@ -81,8 +82,8 @@ def test_chance_follows_from_seed_epoch_and_index(folder):
 def test_only_training_pictures_are_changed(folder):
     data = make(folder, augment=1.0, self_blend=1.0, val_fraction=0.25)
     plain = make(folder, val_fraction=0.25)
-    for part in ("val", "train"):
-        for a, b in zip(data.loader(part), plain.loader(part), strict=True):
+    for split in ("val", "train"):
+        for a, b in zip(data.loader(split), plain.loader(split), strict=True):
             assert torch.equal(a.images, b.images)
     first = epoch(data.train_dataloader())
     untouched = {
@@ -111,7 +112,7 @@ def test_pictures_can_be_changed_before_judging(folder):
     seen = list(data.loader("train", change=lambda image, rng: 255 - image))
     plain = list(data.loader("train"))
     torch.testing.assert_close(seen[0].images, 1 - plain[0].images)
-    with pytest.raises(ValueError, match="there is no test part"):
+    with pytest.raises(ValueError, match="there is no test split"):
         data.loader("test")
 
 
@@ -122,7 +123,7 @@ def test_meta_batches_train_with_auto_lambda(folder, meta):
     batches = [batch for batch, _, _ in iter(loader)]
     assert len(batches) == len(loader) == 4
     names = {name for batch in batches for name in batch["meta"].names}
-    assert names <= set(data.parts[meta].names)
+    assert names <= set(data.splits[meta].names)
     assert batches[0]["meta"].names != batches[0]["train"].names
     torch.manual_seed(0)
     module = SemForgeModule("tiny", GRAPH, image_size=32, weighting="autol")
@@ -142,14 +143,14 @@ def test_meta_batches_train_with_auto_lambda(folder, meta):
 
 def test_all_of_val_comes_up_in_meta_batches(folder):
     data = make(folder, meta="val", val_fraction=0.75, batch_size=2)
-    assert len(data.parts["val"]) > 2 * len(data.parts["train"])
+    assert len(data.splits["val"]) > 2 * len(data.splits["train"])
     loader = data.train_dataloader()
     seen = set()
     for number in range(5):
         for one in loader.iterables.values():
             one.sampler.set_epoch(number)
         seen |= {name for batch, _, _ in iter(loader) for name in batch["meta"].names}
-    assert seen == set(data.parts["val"].names)
+    assert seen == set(data.splits["val"].names)
 
 
 def test_lists_with_splits_and_given_parts(folder):
@@ -159,14 +160,14 @@ def test_lists_with_splits_and_given_parts(folder):
     ]
     (folder / "split.txt").write_text("\n".join(split))
     data = make(folder, "split.txt")
-    assert {k: len(v) for k, v in data.parts.items()} == {"train": 8, "val": 8, "test": 8}
+    assert {k: len(v) for k, v in data.splits.items()} == {"train": 8, "val": 8, "test": 8}
     (folder / "rest.txt").write_text("\n".join(lines[20:]))
     given = make(folder, "split.txt", test=folder / "rest.txt")
-    assert len(given.parts["test"]) == 4
+    assert len(given.splits["test"]) == 4
     alone = FaceForgeryData(test=folder / "split.txt", graph=GRAPH, size=32)
-    assert {k: len(v) for k, v in alone.parts.items()} == {"train": 0, "val": 0, "test": 8}
+    assert {k: len(v) for k, v in alone.splits.items()} == {"train": 0, "val": 0, "test": 8}
     assert alone.test_dataloader()
-    with pytest.raises(DataError, match="no training part"):
+    with pytest.raises(DataError, match="no train split"):
         alone.train_dataloader()
     leaky = {"val": folder / "list.txt"}
     with pytest.raises(DataError, match="train and val share 8 of people, videos and files"):
@@ -181,11 +182,11 @@ def test_folders_of_frames_count_as_videos(folder):
             Image.new("RGB", (40, 40), (20 * k,) * 3).save(folder / video / f"{k:03d}.png")
     (folder / "videos.txt").write_text(f"a {REAL}\nb {AGE}\n")
     data = make(folder, "videos.txt", n_frames=4, val_fraction=0)
-    assert data.parts["train"].names == tuple(f"{v}#{k}" for v in "ab" for k in (0, 3, 6, 9))
-    assert data.parts["train"].videos == ("a",) * 4 + ("b",) * 4
+    assert data.splits["train"].names == tuple(f"{v}#{k}" for v in "ab" for k in (0, 3, 6, 9))
+    assert data.splits["train"].videos == ("a",) * 4 + ("b",) * 4
     means = torch.cat([batch.images.mean((1, 2, 3)) for batch in data.loader("train")]) * 255
     np.testing.assert_allclose(means, [0, 60, 120, 180] * 2, atol=0.1)
-    assert data.facts["parts"]["train"]["videos"] == 2
+    assert data.facts["splits"]["train"]["videos"] == 2
 
 
 def test_boxes_are_cut_out_once(folder, tmp_path):
@@ -194,17 +195,17 @@ def test_boxes_are_cut_out_once(folder, tmp_path):
     boxes.write_text("path,left,top,right,bottom\n" + "".join(rows))
     options = {"crop": "boxes", "boxes": str(boxes), "cache": folder / "cache"}
     data = make(folder, **options)
-    files = {file: file.stat().st_mtime_ns for file in data.parts["train"].files}
+    files = {file: file.stat().st_mtime_ns for file in data.splits["train"].files}
     assert all(file.is_relative_to(folder / "cache") for file in files)
     again = make(folder, **options)
-    assert {file: file.stat().st_mtime_ns for file in again.parts["train"].files} == files
+    assert {file: file.stat().st_mtime_ns for file in again.splits["train"].files} == files
     assert data.data_hash == again.data_hash
     other = make(folder, **options, **{"size": 48})
-    assert not set(other.parts["train"].files) & set(files)
+    assert not set(other.splits["train"].files) & set(files)
     boxes.write_text("path,left,top,right,bottom\n" + "".join(rows[1:]))
     with pytest.raises(DataError, match=r"1 of .* cannot be used: .*00.png: no box is listed"):
         make(folder, **options)
-    assert make(folder, **options, skip_bad=True).skipped == ["00.png"]
+    assert make(folder, **options, skip_bad=True).left_out == ["00.png"]
 
 
 def test_what_cannot_be_used_is_named_or_left_out(folder, caplog):
@@ -214,12 +215,12 @@ def test_what_cannot_be_used_is_named_or_left_out(folder, caplog):
     with pytest.raises(DataError, match=r"1 of 24 cannot be used: .*05.png: is 20x40"):
         make(folder, val_fraction=0)
     data = make(folder, val_fraction=0, skip_bad=True)
-    assert data.skipped == ["03.png", "05.png"]
+    assert data.left_out == ["03.png", "05.png"]
     assert "leaves out 2 of 24" in caplog.text
     assert data.facts["left_out"] == ["03.png", "05.png"]
     assert data.facts["notes"] == ["1 pictures are grey and were converted to RGB"]
     assert json.loads(json.dumps(data.facts)) == data.facts
-    assert data.facts["parts"]["train"]["methods"] == {"fake": 15, "real": 7}
+    assert data.facts["splits"]["train"]["methods"] == {"fake": 15, "real": 7}
 
 
 def test_both_classes_are_needed(folder):
@@ -227,11 +228,11 @@ def test_both_classes_are_needed(folder):
     (folder / "fake.txt").write_text(f"01.png {AGE}\n02.png {POSE}\n")
     with pytest.raises(DataError, match=r"no forged faces for training.*--self-blend"):
         make(folder, "real.txt", val_fraction=0)
-    assert len(make(folder, "real.txt", val_fraction=0, self_blend=0.5).parts["train"]) == 2
+    assert len(make(folder, "real.txt", val_fraction=0, self_blend=0.5).splits["train"]) == 2
     with pytest.raises(DataError, match="no real faces for training"):
         make(folder, "fake.txt", val_fraction=0, self_blend=0.5)
     one = FaceForgeryData(test=folder / "fake.txt", graph=GRAPH, size=32)
-    assert "the test part has no real faces" in one.facts["notes"]
+    assert "the test split has no real faces" in one.facts["notes"]
 
 
 def test_arguments(folder):
@@ -240,7 +241,7 @@ def test_arguments(folder):
         ({"val_fraction": 1.0}, "val_fraction must be in"),
         ({"batch_size": 0}, "batch_size must be >= 1"),
         ({"meta": "test"}, "meta must be val or train"),
-        ({"meta": "val", "val_fraction": 0}, "meta val needs a val part"),
+        ({"meta": "val", "val_fraction": 0}, "meta val needs a val split"),
         ({"size": 8}, "size must be >= 32"),
     ):
         with pytest.raises(ValueError, match=what):
@@ -270,7 +271,7 @@ def test_videos_with_faces(shared_files, tmp_path):
         n_frames=3,
         val_fraction=0,
     )
-    assert data.parts["train"].names == tuple(
+    assert data.splits["train"].names == tuple(
         f"{v}.mpg#{k}" for v in ("bbaf2n", "brbk7n") for k in range(3)
     )
     (batch,) = data.loader("train")

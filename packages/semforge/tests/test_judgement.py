@@ -6,10 +6,10 @@ import pytest
 import torch
 from papercommons.metrics.roc import weighted_auc
 from papercommons.metrics.score_calibration import ScoreCalibration, remembered_calibration
-from semforge.calibrating import calibrate, threshold_of
+from semforge.calibration import calibrate, threshold_of
 from semforge.graph import LabelGraph
 from semforge.heads import GraphHead
-from semforge.inspecting import Scores
+from semforge.inspector import Scores
 from semforge.judgement import Judgement, mean_by_group
 from semforge.pictures import judgement_sections, worst_faces
 
@@ -58,8 +58,8 @@ def test_unknown_roots_and_nodes_are_left_out():
     rows = {row["node"]: row for row in found.node_table()}
     known = labels[:, 3] != 2
     expected = weighted_auc(seen.log_odds[known, 3], labels[known, 3] == 1)
-    assert rows["eye"]["ROC AUC"] == pytest.approx(float(expected))
-    assert rows["eye"]["altered"] + rows["eye"]["not altered"] == int(known.sum()) == 45
+    assert rows["eye"]["auc"] == pytest.approx(float(expected))
+    assert rows["eye"]["altered"] + rows["eye"]["not_altered"] == int(known.sum()) == 45
     assert "2 unknown, which count for the other nodes" in found.notes()[0]
 
 
@@ -102,12 +102,12 @@ def test_methods_are_judged_against_all_real_faces():
     called = odds >= math.log(0.3 / 0.7)
     for method, row in rows.items():
         own = torch.tensor([kind == method for kind in kinds])
-        assert row["called fake"] == pytest.approx(float(called[own].double().mean()))
+        assert row["called_fake"] == pytest.approx(float(called[own].double().mean()))
         if method != "real":
             some = own | (labels[:, 0] == 0)
             expected = float(weighted_auc(odds[some], labels[some, 0] == 1))
-            assert row["ROC AUC"] == pytest.approx(expected)
-    assert "ROC AUC" not in rows["real"]
+            assert row["auc"] == pytest.approx(expected)
+    assert "auc" not in rows["real"]
 
 
 def test_one_class_is_said_aloud():

@@ -9,7 +9,7 @@ import torch
 from papercommons.errors import DataError
 from PIL import Image
 from semforge.data import FaceForgeryData
-from semforge.editing import edit_face
+from semforge.edits import edit_face
 from semforge.fingerprints import TRAIN_FAMILIES, UNSEEN_FAMILIES, camera
 from semforge.graph import LabelGraph
 from semforge.layouts import open_faces
@@ -52,16 +52,16 @@ def test_the_set_is_a_data_set(made):
     out, facts = made
     listed = open_faces(out, GRAPH)
     assert len(listed) == 160
-    assert {listed.splits.count(part) for part in ("val", "test")} == {40}
+    assert {listed.splits.count(split) for split in ("val", "test")} == {40}
     assert GRAPH.is_legal(torch.from_numpy(listed.labels)).all()
     assert json.loads((out / "facts.json").read_text()) == facts
     plain = open_faces(out / "list.txt", GRAPH)
     assert np.array_equal(plain.labels, listed.labels)
     assert plain.splits == listed.splits
-    data = FaceForgeryData(out, graph=GRAPH, size=32)  # so nobody is in two parts
+    data = FaceForgeryData(out, graph=GRAPH, size=32)  # so nobody is in two splits
     assert data.has_val
     assert data.facts["leaks"] == {}
-    assert sum(data.facts["parts"][part]["pictures"] for part in data.parts) == 160
+    assert sum(data.facts["splits"][split]["pictures"] for split in data.splits) == 160
 
 
 def test_people_families_and_hidden_labels_are_where_they_belong(made):
@@ -142,10 +142,10 @@ def test_who_is_who(faces, tmp_path):
 
 def test_division():
     people = [f"p{k}" for k in range(10)]
-    parts = divide(people, {"val": 0.2, "test": 0.1}, least=2)
-    assert {k: len(v) for k, v in parts.items()} == {"train": 6, "val": 2, "test": 2}
-    assert sorted(chain(*parts.values())) == sorted(people)
-    assert divide(people[::-1], {"val": 0.2, "test": 0.1}, least=2) == parts
+    splits = divide(people, {"val": 0.2, "test": 0.1}, least=2)
+    assert {k: len(v) for k, v in splits.items()} == {"train": 6, "val": 2, "test": 2}
+    assert sorted(chain(*splits.values())) == sorted(people)
+    assert divide(people[::-1], {"val": 0.2, "test": 0.1}, least=2) == splits
     assert list(divide(people, {"val": 0, "test": 0.5})) == ["train", "test"]
     with pytest.raises(
         DataError, match=r"5 people are too few for train, val and test: .* 6 or more"
@@ -176,16 +176,16 @@ def test_faults(faces, tmp_path):
 
 
 def test_parts_can_be_chosen(faces, tmp_path):
-    parts = {"test": ["b", "a"], "train": ["c", "d", "e", "f"]}
-    facts = make(faces, tmp_path / "out", count=30, parts=parts)
+    splits = {"test": ["b", "a"], "train": ["c", "d", "e", "f"]}
+    facts = make(faces, tmp_path / "out", count=30, splits=splits)
     assert facts["people"] == {"train": ["c", "d", "e", "f"], "test": ["a", "b"]}
     listed = open_faces(tmp_path / "out", GRAPH)
-    assert [listed.splits.count(part) for part in ("train", "test")] == [20, 10]
+    assert [listed.splits.count(split) for split in ("train", "test")] == [20, 10]
     for wrong, what in (
         ({"train": ["a", "zz"]}, "no 'zz' among the faces"),
-        ({"train": ["a", "b"], "test": ["b", "c"]}, "in two parts"),
+        ({"train": ["a", "b"], "test": ["b", "c"]}, "in two splits"),
         ({"train": ["a"]}, "has 1 people, fewer than 2"),
-        ({"test": ["a", "b"]}, "parts must be train"),
+        ({"test": ["a", "b"]}, "splits must be train"),
     ):
         with pytest.raises(ValueError, match=what):
-            make(faces, tmp_path / "no", parts=wrong)
+            make(faces, tmp_path / "no", splits=wrong)

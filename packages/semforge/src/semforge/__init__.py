@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from semforge.lightning import SemForgeModule
     from semforge.losses import task_losses
     from semforge.model import SemForgeNet
-    from semforge.saved import load_net, save_net
+    from semforge.saved import load_network, save_network
 
 __version__ = installed_version("semforge")
 
@@ -27,8 +27,8 @@ _HOME = {
     "LabelGraph": "semforge.graph",
     "SemForgeModule": "semforge.lightning",
     "SemForgeNet": "semforge.model",
-    "load_net": "semforge.saved",
-    "save_net": "semforge.saved",
+    "load_network": "semforge.saved",
+    "save_network": "semforge.saved",
     "task_losses": "semforge.losses",
 }
 
@@ -39,8 +39,8 @@ __all__ = [
     "SemForgeModule",
     "SemForgeNet",
     "__version__",
-    "load_net",
-    "save_net",
+    "load_network",
+    "save_network",
     "task_losses",
 ]
 

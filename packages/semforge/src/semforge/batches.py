@@ -12,7 +12,7 @@ from papercommons.data.sampling import mix_seeds
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from semforge.corruption import corrupt
+from semforge.augmentation import corrupt
 from semforge.crops import squash
 from semforge.entries import FaceList
 from semforge.self_blending import self_blend
@@ -44,7 +44,7 @@ class FaceDataset(Dataset[FaceBatch]):
     Args:
         faces: pictures.
         size: S.
-        augment: share of the pictures that `semforge.corruption.corrupt` corrupts.
+        augment: share of the pictures that `semforge.augmentation.corrupt` corrupts.
         blend: share of the real pictures that `semforge.self_blending.self_blend` turns into fakes.
         blend_label: of those, int8, shape (n,).
         seed: of chance.

@@ -14,10 +14,10 @@ from papercommons.report import Result
 from semforge.options import (
     CropMode,
     CropOptions,
+    DataOptions,
     LossOptions,
     NetworkOptions,
     RecipeOptions,
-    SetOptions,
     SynthOptions,
     check_crop_words,
     check_graph,
@@ -38,7 +38,7 @@ def train(
     val: str | None = None,
     test: str | None = None,
     out: str = "runs/semforge",
-    options: SetOptions = SetOptions(),
+    options: DataOptions = DataOptions(),
     crop: CropOptions = CropOptions(),
     network: NetworkOptions = NetworkOptions(),
     recipe: RecipeOptions = RecipeOptions(),
@@ -49,10 +49,10 @@ def train(
 
     Args:
         data: a list (lines `path label` or `path split label`, or CSV), the --out folder of
-            semforge-synth, or the folder of a published set; it may hold val and test parts.
+            semforge-synth, or the folder of a published set; it may hold val and test splits.
         val: another one for validation.
         test: another one for testing.
-        out: new folder for checkpoints, metrics.csv, lambda.csv, export/, faces.csv, result.json
+        out: new folder for checkpoints, metrics.csv, lambda.csv, export/, items.csv, result.json
             and report.html.
         options: the data.
         crop: how faces are cut.
@@ -92,7 +92,7 @@ def evaluate(
     out: str | None = None,
     crop: CropMode | None = None,
     boxes: str | None = None,
-    options: SetOptions = SetOptions(),
+    options: DataOptions = DataOptions(),
     run: ComputeOptions = ComputeOptions(),
 ) -> Result:
     """Judge a network on faces and videos: AUC, EER, nodes, methods, calibration, robustness.
@@ -109,7 +109,7 @@ def evaluate(
         bootstrap: resamples.
         batch_size: faces computed at once.
         num_workers: processes that read data beside the main one.
-        out: folder for faces.csv, result.json and report.html; nothing is written if not given.
+        out: folder for items.csv, result.json and report.html; nothing is written if not given.
         crop: how faces are cut, see semforge-train; as in training if not given.
         boxes: CSV file of boxes, for --crop boxes.
         options: the data.
@@ -128,7 +128,7 @@ def evaluate(
     distortions = parse_distortions(robustness or [], ROBUSTNESS)
     if out is not None:
         check_out(out, overwrite=run.overwrite, keep=[data, checkpoint, boxes, options.root])
-    from semforge.judging import evaluate_network
+    from semforge.evaluating import evaluate_network
 
     return evaluate_network(
         data,
@@ -156,8 +156,8 @@ def predict(
     boxes: str | None = None,
     n_frames: int = 32,
     threshold: float | None = None,
-    heat: Literal["gradient", "occlusion", "none"] = "gradient",
-    heat_node: str | None = None,
+    heatmap: Literal["gradient", "occlusion", "none"] = "gradient",
+    heatmap_node: str | None = None,
     batch_size: int = 32,
     skip_bad: bool = False,
     resume: bool = False,
@@ -174,9 +174,9 @@ def predict(
         boxes: CSV file of boxes, for a network trained with --crop boxes.
         n_frames: frames taken of each video, evenly spaced.
         threshold: as for semforge-eval.
-        heat: map in the pictures: gradient, occlusion (slower: parts are covered one by one) or
+        heatmap: map in the pictures: gradient, occlusion (slower: parts are covered one by one) or
             none.
-        heat_node: node that the map is about; the first, fake, if not given.
+        heatmap_node: node that the map is about; the first, fake, if not given.
         batch_size: faces computed at once.
         skip_bad: leave out files that cannot be read (they are named) instead of stopping.
         resume: go on with an interrupted run in --out; what is done and unchanged is kept.
@@ -209,8 +209,8 @@ def predict(
         boxes,
         n_frames,
         threshold,
-        heat,
-        heat_node,
+        heatmap,
+        heatmap_node,
         batch_size,
         skip_bad,
         resume,
@@ -281,7 +281,7 @@ def synth(
     if not 32 <= size <= 1024:
         raise ValueError(f"--size must be in [32, 1024], got {size}")
     check_out(out, overwrite=overwrite, keep=[*faces, graph])
-    from semforge.making import make_faces
+    from semforge.synthesizing import make_faces
 
     return make_faces(faces, out, count, graph, size, seed, skip_bad, overwrite, options)
 

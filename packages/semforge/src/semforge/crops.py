@@ -113,7 +113,12 @@ class Cropper:
             raise DataError(f"{one_line(name)}: {error}; correct the boxes") from None
 
     def largest(self, image: np.ndarray, name: str, frame: int = 0) -> FoundFace:
-        """Return the largest face, see `faces`.
+        """Return the largest face.
+
+        Args:
+            image: RGB, uint8, shape (H, W, 3).
+            name: of the file, for messages and for `boxes`.
+            frame: number of the frame in a video.
 
         Raises:
             DataError: there is none.

@@ -6,7 +6,6 @@ resumed run goes on exactly. Images stay in [0, 1]; the network knows how to nor
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from papercommons.data.sampling import batch_loader, mix_seeds
 from papercommons.errors import DataError, one_line
+from papercommons.files import hash_texts
 from torch.utils.data import DataLoader, Dataset
 
 from semforge.batches import Again, Change, FaceBatch, FaceDataset
@@ -64,25 +64,25 @@ class FaceForgeryData(LightningDataModule):
         batch_size: pictures per step and process. Paper: 32.
         augment: share of the training pictures that are corrupted (section 3.7). Paper: 0.3.
         self_blend: share of the real training pictures that become pseudo-forgeries.
-        meta: where Auto-lambda's batches come from: the ``val`` part, or ``train`` as in the
+        meta: where Auto-lambda's batches come from: the ``val`` split, or ``train`` as in the
             paper's code; then training batches are mappings of ``train`` and ``meta``.
         val_fraction: share of the training videos, people and pictures held out for validation if
-            there is no val part; 0 holds out none.
-        seed: of the held-out part, the order and all chance.
+            there is no val split; 0 holds out none.
+        seed: of the held-out split, the order and all chance.
         num_workers: processes that read.
         skip_bad: read everything first and leave out what cannot be used, with a count.
-        allow_leak: warn only, if parts share videos, people or files.
+        allow_leak: warn only, if splits share videos, people or files.
 
     Attributes:
-        parts: train, val, test -> pictures; a part may be empty.
+        splits: train, val, test -> pictures; a split may be empty.
         crop_settings: how faces are cut out, plain types.
-        skipped: names of what was left out.
+        left_out: names of what was left out.
         facts: what was found, for reports, plain types.
 
     Raises:
         ValueError: an option out of range.
         DataError: see `open_faces`; nothing to use, something that cannot be used, training faces
-            of one class, or parts that share something.
+            of one class, or splits that share something.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class FaceForgeryData(LightningDataModule):
         self._cache = Path(tempfile.mkdtemp(prefix="semforge-") if cache is None else cache)
         if cache is None:
             weakref.finalize(self, shutil.rmtree, self._cache, ignore_errors=True)
-        self.skipped: list[str] = []
+        self.left_out: list[str] = []
         self._notes: list[str] = []
 
         def find(places: Places | None, split: str = "") -> FaceList:
@@ -142,18 +142,18 @@ class FaceForgeryData(LightningDataModule):
         lists = self._divide(find(train), find(val, "val"), find(test, "test"))
         if lists["train"].entries and not lists["val"].entries and val_fraction:
             left, held = hold_out(lists["train"].entries, val_fraction, seed=seed)
-            lists["train"], lists["val"] = (_with(lists["train"], part) for part in (left, held))
+            lists["train"], lists["val"] = (_with(lists["train"], split) for split in (left, held))
         self.leaks = check_leaks({k: v.entries for k, v in lists.items()}, allow=allow_leak)
         self._videos = {name: _count_videos(one) for name, one in lists.items()}
-        self.parts = {name: self._expand(one, cropper, skip_bad) for name, one in lists.items()}
+        self.splits = {name: self._expand(one, cropper, skip_bad) for name, one in lists.items()}
         self._check_classes()
         if meta == "val" and train is not None and not self.has_val:
             raise ValueError(
-                "meta val needs a val part: give val or a val_fraction, or choose meta train"
+                "meta val needs a val split: give val or a val_fraction, or choose meta train"
             )
 
     def _divide(self, train: FaceList, val: FaceList, test: FaceList) -> dict[str, FaceList]:
-        """Return the entries of each part; notes and what belongs to none are noted."""
+        """Return the entries of each split; notes and what belongs to none are noted."""
         for given in (train, val, test):
             self._notes += [note for note in given.notes if note not in self._notes]
         lists = {"train": train, "val": val, "test": test}
@@ -166,7 +166,7 @@ class FaceForgeryData(LightningDataModule):
             }
             lists["train"] = _of_split(train, "train")
             if not lists["train"].entries:
-                raise DataError(f"{train.source}: no training part: all entries say val or test")
+                raise DataError(f"{train.source}: no train split: all entries say val or test")
         return lists
 
     def _expand(self, faces: FaceList, cropper: Cropper, skip_bad: bool) -> FaceList:
@@ -186,13 +186,13 @@ class FaceForgeryData(LightningDataModule):
             if not skip_bad:
                 raise DataError(f"{len(found.faults)} of {len(faces)} cannot be used: {why}")
             log.warning("--skip-bad leaves out %d of %d: %s", len(found.faults), len(faces), why)
-        self.skipped += list(found.faults)
+        self.left_out += list(found.faults)
         if not found.entries:
             raise DataError(f"{faces.source}: nothing in it can be used")
         return _with(faces, found.entries)
 
     def _check_classes(self) -> None:
-        for name, faces in self.parts.items():
+        for name, faces in self.splits.items():
             if not faces.entries:
                 continue
             fakes = int((faces.labels[:, 0] == 1).sum())
@@ -205,34 +205,33 @@ class FaceForgeryData(LightningDataModule):
                     f"{one_line(faces.source)}: no {lacking} faces for training; add some"
                     + (", or make pseudo-forgeries with --self-blend" if not fakes else "")
                 )
-            self._notes.append(f"the {name} part has no {lacking} faces")
+            self._notes.append(f"the {name} split has no {lacking} faces")
 
     @property
     def has_val(self) -> bool:
-        """Whether there is a val part."""
-        return len(self.parts["val"]) > 0
+        """Whether there is a val split."""
+        return len(self.splits["val"]) > 0
 
     @cached_property
     def data_hash(self) -> str:
-        """Short hash of names, labels, sizes and parts of all pictures."""
-        digest = hashlib.sha256()
-        for name, faces in self.parts.items():
-            for entry in faces.entries:
-                what = (name, entry.name, entry.label, entry.file.stat().st_size)
-                digest.update(repr(what).encode(errors="surrogatepass"))
-        return digest.hexdigest()[:16]
+        """Short hash of names, labels, sizes and splits of all pictures."""
+        return hash_texts(
+            repr((name, entry.name, entry.label, entry.file.stat().st_size))
+            for name, faces in self.splits.items()
+            for entry in faces.entries
+        )
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What was found: counts of each part, notes, what was left out, leaks, hash, crop."""
+        """What was found: counts of each split, notes, what was left out, leaks, hash, crop."""
         return {
-            "parts": {
+            "splits": {
                 name: _count(faces, self._videos[name])
-                for name, faces in self.parts.items()
+                for name, faces in self.splits.items()
                 if faces.entries
             },
             "notes": list(self._notes),
-            "left_out": list(self.skipped),
+            "left_out": list(self.left_out),
             "leaks": dict(self.leaks),
             "data_hash": self.data_hash,
             "crop": dict(self.crop_settings),
@@ -244,17 +243,17 @@ class FaceForgeryData(LightningDataModule):
         A last, smaller batch is left out.
 
         Raises:
-            DataError: there is no training part.
+            DataError: there is no train split.
         """
-        if not self.parts["train"].entries:
-            raise DataError("there is no training part; give train")
+        if not self.splits["train"].entries:
+            raise DataError("there is no train split; give train")
         dataset = self._training(self.seed)
         train = self._loader(dataset, seed=self.seed, shuffle=True)
         if self.meta is None:
             return train
         seed = mix_seeds(self.seed, 1)
         source = (
-            FaceDataset(self.parts["val"], self.size)
+            FaceDataset(self.splits["val"], self.size)
             if self.meta == "val"
             else self._training(seed)
         )
@@ -263,7 +262,7 @@ class FaceForgeryData(LightningDataModule):
 
     def _training(self, seed: int) -> FaceDataset:
         return FaceDataset(
-            self.parts["train"],
+            self.splits["train"],
             self.size,
             augment=self.augment,
             blend=self.self_blend,
@@ -277,26 +276,26 @@ class FaceForgeryData(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return the test batches in order, or none."""
-        return self.loader("test") if self.parts["test"].entries else []
+        return self.loader("test") if self.splits["test"].entries else []
 
     def predict_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return what `test_dataloader` does."""
         return self.test_dataloader()
 
-    def loader(self, part: str, *, change: Change | None = None) -> DataLoader[Any]:
-        """Return the batches of a part in order, as they are.
+    def loader(self, split: str, *, change: Change | None = None) -> DataLoader[Any]:
+        """Return the batches of a split in order, as they are.
 
         Args:
-            part: train, val or test.
+            split: train, val or test.
             change: what is done to each picture, uint8 (S, S, 3), with a generator of chance that
                 follows from the seed and the picture's number.
 
         Raises:
-            ValueError: the part is empty, or there is no such part.
+            ValueError: the split is empty, or there is no such split.
         """
-        if part not in self.parts or not self.parts[part].entries:
-            raise ValueError(f"there is no {part} part")
-        dataset = FaceDataset(self.parts[part], self.size, seed=self.seed, change=change)
+        if split not in self.splits or not self.splits[split].entries:
+            raise ValueError(f"there is no {split} split")
+        dataset = FaceDataset(self.splits[split], self.size, seed=self.seed, change=change)
         return self._loader(dataset, seed=self.seed)
 
     def _loader(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from papercommons.data.distortions import jpeg
 
-from semforge.corruption import gaussian_blur
+from semforge.augmentation import gaussian_blur
 
 TRAIN_FAMILIES = ("half", "checker", "sharpen", "levels", "median")
 UNSEEN_FAMILIES = ("nearest", "colour")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
 from papercommons.errors import DataError
-from papercommons.files import hash_files
+from papercommons.files import hash_files, hash_texts
 from papercommons.report import Result
 
 from semforge.entries import as_text
@@ -18,6 +18,11 @@ from semforge.options import PACKAGE
 
 SHOWN_STATES = 12
 MOST_FAULTS = 1000  # lines logged
+
+LIMITS = (
+    "A graph says which labels go together: that a label is legal does not make it right of a "
+    "picture."
+)
 
 log = logging.getLogger("papercommons")
 
@@ -50,7 +55,8 @@ def show_graph(name: str) -> Result:
             "graph": graph.to_dict(),
         },
         settings={"graph": name},
-        data_hash=hash_files([name]) if Path(name).is_file() else None,
+        limits=LIMITS,
+        data_hash=hash_graph(graph),
         device="cpu",
         notes=[
             *(f"legal: {as_text(state)}  {in_words(graph, state)}" for state in some.tolist()),
@@ -79,8 +85,18 @@ def node_row(graph: LabelGraph, node: str, place: int) -> dict[str, Any]:
     return row | {"legal states": int(graph.states[:, place].sum())}
 
 
+def hash_graph(graph: LabelGraph) -> str:
+    """Return a short hash of the nodes and rules of a graph."""
+    return hash_texts([json.dumps(graph.to_dict(), sort_keys=True)])
+
+
 def in_words(graph: LabelGraph, state: list[int]) -> str:
-    """Return the names of the nodes that are 1, or nothing altered."""
+    """Return the names of the nodes that are 1, or nothing altered.
+
+    Args:
+        graph: has the nodes.
+        state: 0 or 1, one per node.
+    """
     on = [node for node, value in zip(graph.nodes, state, strict=True) if value]
     return ", ".join(on) or "nothing altered"
 
@@ -116,6 +132,7 @@ def check_labels(name: str, data: str | None, labels: list[str]) -> Result:
         f"{'every label fits' if data or labels else 'the graph can be used'}",
         metrics={"states": len(graph.states), "nodes": len(graph.nodes)},
         settings={"graph": name, "data": data, "labels": labels},
-        data_hash=None if data is None else hash_files([data]),
+        limits=LIMITS,
+        data_hash=hash_graph(graph) if data is None else hash_files([data]),
         device="cpu",
     )

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from papercommons.metrics.bootstrap import Estimate
 from papercommons.metrics.calibration import ece
 from papercommons.metrics.score_calibration import ScoreCalibration
 from torch import Tensor
 
-from semforge.calibrating import threshold_of
+from semforge.calibration import threshold_of
+from semforge.evaluation import detection_intervals, detection_measures
 from semforge.inference import UNKNOWN
-from semforge.inspecting import Scores
-from semforge.measures import Estimate, detection_measures, with_intervals
+from semforge.inspector import Scores
 
 Row = dict[str, Any]
 Resample = Literal["video", "identity", "face"]
@@ -99,7 +100,7 @@ class Judgement:
             tuple(nodes),
             at,
             threshold is not None or calibration is None or calibration.slope == 0,
-            with_intervals(odds, fake, [groups[i] for i in known], threshold=at, **common),
+            detection_intervals(odds, fake, [groups[i] for i in known], threshold=at, **common),
             _video_measures(scores, known, groups, at, common),
             errors,
             len({groups[i] for i in known}),
@@ -136,12 +137,12 @@ class Judgement:
             label = self.scores.labels[:, i]
             known = label != UNKNOWN
             found: Row = {"node": node, "altered": int((label == 1).sum())}
-            found["not altered"] = int((label == 0).sum())
-            found |= dict.fromkeys(("ROC AUC", "average precision"))
+            found["not_altered"] = int((label == 0).sum())
+            found |= dict.fromkeys(("auc", "ap"))
             if known.any():
                 of_node = detection_measures(self.scores.log_odds[known, i], label[known] == 1)
-                found["ROC AUC"] = float(of_node["auc"])
-                found["average precision"] = float(of_node["ap"])
+                found["auc"] = float(of_node["auc"])
+                found["ap"] = float(of_node["ap"])
             rows.append(found)
         return rows
 
@@ -159,10 +160,10 @@ class Judgement:
             against = fakes | (root == 0)
             if fakes.any() and (root == 0).any():
                 found = detection_measures(odds[against], root[against] == 1)
-                row["ROC AUC"] = float(found["auc"])
-                row["at 1 % false alarms"] = float(found["tpr_at_1_fpr"])
-            row["called fake"] = float((odds[own] >= self.threshold).double().mean())
-            row["mean p(fake)"] = float(self.scores.probabilities[own, 0].mean())
+                row["auc"] = float(found["auc"])
+                row["tpr_at_1_fpr"] = float(found["tpr_at_1_fpr"])
+            row["called_fake"] = float((odds[own] >= self.threshold).double().mean())
+            row["mean_p_fake"] = float(self.scores.probabilities[own, 0].mean())
             rows.append(row)
         return rows
 
@@ -264,7 +265,7 @@ def _video_measures(
     group = dict(zip(of_known, (groups[i] for i in known), strict=True))
     threshold = float(torch.tensor(at, dtype=torch.double).sigmoid())
     sources = [group[name] for name in names]
-    return with_intervals(p, fake > 0.5, sources, threshold=threshold, **common)
+    return detection_intervals(p, fake > 0.5, sources, threshold=threshold, **common)
 
 
 def _span(estimate: Estimate) -> str:

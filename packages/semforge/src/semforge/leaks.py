@@ -29,13 +29,13 @@ def keys_of(entry: Entry) -> list[str]:
     return [*keys, f"file {entry.file.resolve()}"]
 
 
-def find_leaks(parts: Mapping[str, Iterable[Entry]]) -> dict[str, list[str]]:
+def find_leaks(splits: Mapping[str, Iterable[Entry]]) -> dict[str, list[str]]:
     """Return what two splits share: ``"train and test"`` -> people, videos and files, sorted.
 
     Args:
-        parts: name of a split -> its entries, before videos become frames.
+        splits: name of a split -> its entries, before videos become frames.
     """
-    keys = {name: {key for e in entries for key in keys_of(e)} for name, entries in parts.items()}
+    keys = {name: {key for e in entries for key in keys_of(e)} for name, entries in splits.items()}
     shared = {
         f"{one} and {other}": sorted(keys[one] & keys[other])
         for one, other in combinations(keys, 2)
@@ -43,11 +43,11 @@ def find_leaks(parts: Mapping[str, Iterable[Entry]]) -> dict[str, list[str]]:
     return {pair: common for pair, common in shared.items() if common}
 
 
-def check_leaks(parts: Mapping[str, Iterable[Entry]], *, allow: bool = False) -> dict[str, int]:
+def check_leaks(splits: Mapping[str, Iterable[Entry]], *, allow: bool = False) -> dict[str, int]:
     """Refuse splits that share files, videos or people; or warn of them.
 
     Args:
-        parts: see `find_leaks`.
+        splits: see `find_leaks`.
         allow: warn only.
 
     Returns:
@@ -56,11 +56,11 @@ def check_leaks(parts: Mapping[str, Iterable[Entry]], *, allow: bool = False) ->
     Raises:
         DataError: they share something and `allow` is not set.
     """
-    leaks = find_leaks(parts)
+    leaks = find_leaks(splits)
     for pair, common in leaks.items():
         what = f"{pair} share {len(common)} of people, videos and files ({shorten(common)})"
         if not allow:
-            raise DataError(f"{what}; part them, or pass --allow-leak")
+            raise DataError(f"{what}; split them, or pass --allow-leak")
         log.warning("%s: results there look better than they are", what)
     return {pair: len(common) for pair, common in leaks.items()}
 

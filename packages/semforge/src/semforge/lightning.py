@@ -187,7 +187,12 @@ class SemForgeModule(LightningModule):
         return self.net(self.net.normalised(images))
 
     def objective(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of each level, see `task_losses`."""
+        """Return the loss of each level, see `task_losses`.
+
+        Args:
+            scores: of the nodes, float, shape (N, n).
+            labels: 0, 1 or 2 = unknown, shape (N, n).
+        """
         return task_losses(self.net.head, scores, labels, loss=self.loss)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:

@@ -19,7 +19,7 @@ Detector = Literal["lbp", "mtcnn"]
 
 
 @dataclass(frozen=True)
-class SetOptions:
+class DataOptions:
     """The data.
 
     Attributes:
@@ -28,7 +28,7 @@ class SetOptions:
         root: folder that the paths of a list are relative to; the list's own if not given.
         n_frames: frames taken of each video, evenly spaced.
         skip_bad: leave out pictures that cannot be used (they are named) instead of stopping.
-        allow_leak: accept videos or identities that are in two parts.
+        allow_leak: accept videos or identities that are in two splits.
     """
 
     layout: Layout = "auto"
@@ -129,7 +129,7 @@ class RecipeOptions:
         aug_prob: share of training faces that are corrupted (blocks, noise, blur, pixelation,
             JPEG).
         self_blend: share of real training faces that become self-blended pseudo-fakes.
-        val_fraction: share of the videos and pictures held out if there is no val part.
+        val_fraction: share of the videos and pictures held out if there is no val split.
     """
 
     preset: Literal["auto", "quick", "paper"] = "auto"
@@ -222,6 +222,10 @@ class SynthOptions:
 
 def check_crop_words(crop: str | None, boxes: str | None) -> None:
     """Check that a way to cut faces and a file of boxes go together.
+
+    Args:
+        crop: none, detect or boxes; None was not given.
+        boxes: CSV file.
 
     Raises:
         ValueError: one is given without the other.

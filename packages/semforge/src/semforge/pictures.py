@@ -11,9 +11,14 @@ from papercommons.metrics.score_calibration import ScoreCalibration
 from papercommons.report import PALETTE, Section, figure_png, image_grid_png
 
 from semforge.inference import UNKNOWN
-from semforge.judgement import Judgement
+from semforge.judgement import NAMES, Judgement, Row
 
 SHOWN = 6
+COLUMNS = NAMES | {
+    "not_altered": "not altered",
+    "called_fake": "called fake",
+    "mean_p_fake": "mean p(fake)",
+}
 REAL_COLOUR, FAKE_COLOUR = PALETTE[0], PALETTE[3]
 
 
@@ -48,14 +53,14 @@ def judgement_sections(found: Judgement, calibration: ScoreCalibration | None) -
                 "Each node over the faces where it is known.",
                 figure=nodes_png(found),
                 caption="Area under the ROC curve of each node",
-                rows=found.node_table(),
+                rows=_worded(found.node_table()),
             )
         )
     sections.append(
         Section(
             "By method",
             "A method's fakes against all real faces; of real faces, those called fake.",
-            rows=found.method_table(),
+            rows=_worded(found.method_table()),
         )
     )
     if len(found.curves) > 1:
@@ -94,6 +99,11 @@ def scores_png(found: Judgement) -> bytes:
     return figure_png(draw)
 
 
+def _worded(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with the names of their columns in words."""
+    return [{COLUMNS.get(name, name): value for name, value in row.items()} for row in rows]
+
+
 def roc_points(scores: torch.Tensor, fake: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return the corners of the ROC curve: shares of real and of fake faces above each score.
 
@@ -110,7 +120,12 @@ def roc_points(scores: torch.Tensor, fake: torch.Tensor) -> tuple[np.ndarray, np
 
 
 def reliability_png(found: Judgement, calibration: ScoreCalibration | None) -> bytes:
-    """Return a PNG of the reliability diagram of p(fake), as it is and calibrated."""
+    """Return a PNG of the reliability diagram of p(fake), as it is and calibrated.
+
+    Args:
+        found: the judgement.
+        calibration: of the network; None draws p(fake) alone.
+    """
     root = found.scores.labels[:, 0]
     known = root != UNKNOWN
     fake = (root[known] == 1).double()
@@ -138,11 +153,11 @@ def reliability_png(found: Judgement, calibration: ScoreCalibration | None) -> b
 
 def nodes_png(found: Judgement) -> bytes:
     """Return a PNG with a bar per node: the area under its ROC curve."""
-    rows = [row for row in found.node_table() if _defined(row["ROC AUC"])]
+    rows = [row for row in found.node_table() if _defined(row["auc"])]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        values = [row["ROC AUC"] - 0.5 for row in rows]
+        values = [row["auc"] - 0.5 for row in rows]
         axes.barh([row["node"] for row in rows], values, left=0.5)
         axes.axvline(0.5, color="0.4", linewidth=1)
         axes.set(xlabel="ROC AUC", xlim=(min(0.4, *(0.5 + v for v in values), 1), 1))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from papercommons.cli import ComputeOptions, track
+from papercommons.data.defects import LeftOut
 from papercommons.errors import DataError
 from papercommons.files import (
     atomic_path,
@@ -21,17 +21,15 @@ from papercommons.files import (
 )
 from papercommons.report import Result, Section, describe_device, write_report
 
-from semforge.calibrating import threshold_of
+from semforge.calibration import threshold_of
+from semforge.crop_settings import crop_of_photographs, crop_way, describe_crop
 from semforge.crops import Cropper, check_header
-from semforge.cutting import crop_of_photographs, crop_way, describe_crop
+from semforge.detection import SeenFile, find_files, is_video, see
 from semforge.face_pictures import boxes_png, face_png, video_png
-from semforge.finding import SeenFile, find_files, is_video, see
-from semforge.inspecting import Inspector, open_inspector
+from semforge.inspector import Inspector, open_inspector
 from semforge.options import PACKAGE, CropMode
 from semforge.saved import LIMITS
-from semforge.verdicts import BOX, Heat, Look, Row, Verdict, heat_map, judge_face
-
-log = logging.getLogger("papercommons")
+from semforge.verdicts import BOX, Heatmap, Look, Row, Verdict, heat_map, judge_face
 
 FOLDER = "files"
 SHOWN = 24  # files whose pictures are in the report; the others are linked
@@ -46,7 +44,7 @@ def predict_faces(
     boxes: str | None,
     n_frames: int,
     threshold: float | None,
-    heat: Heat,
+    heatmap: Heatmap,
     node: str | None,
     batch_size: int,
     skip_bad: bool,
@@ -63,7 +61,7 @@ def predict_faces(
         boxes: CSV file of boxes.
         n_frames: taken of a video.
         threshold: on p(fake); None is the network's own.
-        heat: which map is drawn.
+        heatmap: which map is drawn.
         node: what it is about; None is the root.
         batch_size: faces computed at once.
         skip_bad: leave out files that cannot be used.
@@ -74,12 +72,12 @@ def predict_faces(
         DataError: no files, one that cannot be used, no face in any, or no such network.
         ValueError: there is no such node.
     """
-    bad: list[str] = []
-    paths = check_files(find_files(places), bad, skip_bad)
+    left_out = LeftOut(skip_bad)
+    paths = check_files(find_files(places), left_out)
     inspector = open_inspector(checkpoint, run)
     nodes = inspector.net.nodes
     if node is not None and node not in nodes:
-        raise ValueError(f"--heat-node {node}: no such node; there are {', '.join(nodes)}")
+        raise ValueError(f"--heatmap-node {node}: no such node; there are {', '.join(nodes)}")
     crop = crop_of_photographs(inspector.config) if crop is None else crop
     way = crop_way(inspector.config, inspector.net.image_size, crop, boxes)
     look = Look(
@@ -87,12 +85,17 @@ def predict_faces(
         n_frames,
         batch_size,
         threshold_of(inspector.calibration, threshold),
-        heat if out is not None else "none",
+        heatmap if out is not None else "none",
         0 if node is None else nodes.index(node),
     )
     settings: dict[str, Any] = {"files": list(places), "checkpoint": checkpoint, "out": out}
     settings |= {"weights": hash_saved(checkpoint)}
-    settings |= {"n_frames": n_frames, "threshold": threshold, "heat": heat, "heat_node": node}
+    settings |= {
+        "n_frames": n_frames,
+        "threshold": threshold,
+        "heatmap": heatmap,
+        "heatmap_node": node,
+    }
     settings |= {"batch_size": batch_size, "skip_bad": skip_bad, **way, **run.settings()}
     folder = None
     if out is not None:
@@ -102,23 +105,17 @@ def predict_faces(
     rows: list[Row] = []
     names = name_outputs(path.stem for path in paths)
     for path, name in track(list(zip(paths, names, strict=True)), "files"):
-        try:
+        with left_out.noting():
             rows += look_at(path, name, inspector, look, folder)
-        except DataError as error:
-            if not skip_bad:
-                raise
-            log.warning("left out: %s", error)
-            bad.append(str(error))
-    if not rows:
-        raise DataError(f"none of the files can be used: {bad[0]}")
-    without = [row["file"] for row in rows if row["says"] == NO_FACE]
-    faces = [row for row in rows if row["says"] != NO_FACE]
+    left_out.check_any(len(rows), "files")
+    without = [row["file"] for row in rows if row["prediction"] == NO_FACE]
+    faces = [row for row in rows if row["prediction"] != NO_FACE]
     if not faces:
         raise DataError(
             f"{without[0]}: no face found{' (nor in any other file)' * (len(without) > 1)}; give "
             "a picture with a larger frontal face, or faces cut before with --no-crop"
         )
-    result = make_result(rows, faces, without, bad, inspector, look, settings)
+    result = make_result(rows, faces, without, left_out, inspector, look, settings)
     result.data_hash = hash_files(sorted({row["path"] for row in rows}))
     if folder is not None:
         write_csv(folder / "predictions.csv", [{**row, "path": str(row["path"])} for row in rows])
@@ -129,30 +126,23 @@ def predict_faces(
     return result
 
 
-def check_files(paths: Sequence[Path], bad: list[str], skip_bad: bool) -> list[Path]:
+def check_files(paths: Sequence[Path], left_out: LeftOut) -> list[Path]:
     """Return the videos, and the pictures whose first bytes promise one.
 
     Args:
         paths: files.
-        bad: gets what is wrong with the others.
-        skip_bad: leave these out; else the first one is raised.
+        left_out: gets what is wrong with the others.
 
     Raises:
         DataError: a picture cannot be used; or all cannot.
     """
     good = []
     for path in paths:
-        try:
+        with left_out.noting():
             if not is_video(path):
                 check_header(path)
             good.append(path)
-        except DataError as error:
-            if not skip_bad:
-                raise
-            log.warning("left out: %s", error)
-            bad.append(str(error))
-    if not good:
-        raise DataError(f"none of the files can be used: {bad[0]}")
+    left_out.check_any(len(good), "files")
     return good
 
 
@@ -160,7 +150,7 @@ def make_result(
     rows: Sequence[Row],
     faces: Sequence[Row],
     without: Sequence[str],
-    bad: Sequence[str],
+    left_out: LeftOut,
     inspector: Inspector,
     look: Look,
     settings: dict[str, Any],
@@ -171,17 +161,17 @@ def make_result(
         rows: of all files.
         faces: those that are about a face.
         without: files without a face.
-        bad: what is wrong with files that were left out.
+        left_out: files that were.
         inspector: the network.
         look: how files were looked at.
         settings: every resolved option.
     """
     files = len({row["path"] for row in rows})
-    fakes = sum(row["says"] == "fake" for row in faces)
+    fakes = sum(row["prediction"] == "fake" for row in faces)
     trained = inspector.config["crop"]
     notes = [f"called fake from p = {look.probability:.4g} on; altered: the most probable labels"]
     if inspector.calibration is None:
-        notes.append("THE NETWORK IS NOT CALIBRATED (no val part in training): p is its own")
+        notes.append("THE NETWORK IS NOT CALIBRATED (no val split in training): p is its own")
     if look.cropper.crop == "none":
         notes.append(f"taken as faces already; the network's were {describe_crop(trained)}")
     notes += [f"{name}: no face found; faces cut before go with --no-crop" for name in without]
@@ -196,20 +186,20 @@ def make_result(
             "files": files,
             "called_fake": fakes,
             "without_face": len(without),
-            "skipped": len(bad),
+            "left_out": len(left_out),
             "threshold": look.probability,
         },
         settings={**settings, "made_by": inspector.config.get("made_by")},
         limits=LIMITS,
         device=describe_device(inspector.device),
-        notes=[*notes, *(f"left out: {line}" for line in bad)],
+        notes=[*notes, *left_out.notes()],
     )
 
 
 def shown(row: Row) -> Row:
     """Return a row as the table shows it."""
-    found: Row = {"file": row["file"], "face": row.get("face"), "says": row["says"]}
-    if row["says"] == NO_FACE:
+    found: Row = {"file": row["file"], "face": row.get("face"), "prediction": row["prediction"]}
+    if row["prediction"] == NO_FACE:
         return found
     found["p(fake)"] = row["p_fake"]
     if "p_calibrated" in row:
@@ -249,7 +239,7 @@ def look_at(
         judge_face(face, number, inspector, look, about)
         for number, face in enumerate(seen.faces, 1)
     ]
-    rows = [verdict.row for verdict in verdicts] or [{**about, "says": NO_FACE}]
+    rows = [verdict.row for verdict in verdicts] or [{**about, "prediction": NO_FACE}]
     if note is not None:
         draw_file(note.with_suffix(""), seen, verdicts, inspector, look, is_video(path))
         plain = [{k: v for k, v in row.items() if k != "path"} for row in rows]
@@ -284,8 +274,8 @@ def draw_file(
         for face, verdict in zip(seen.faces, verdicts, strict=True)
         if middle in face.pictures
     ]
-    says = [verdict.row["says"] for _, verdict in there]
-    texts = [f"{v.row['face']}: {v.row['says']}, p {v.row['p_fake']:.2f}" for _, v in there]
+    says = [verdict.row["prediction"] for _, verdict in there]
+    texts = [f"{v.row['face']}: {v.row['prediction']}, p {v.row['p_fake']:.2f}" for _, v in there]
     boxes = [box for box, _ in there]
     _save(Path(f"{start}.png"), boxes_png(seen.frames[middle], boxes, says, texts))
     if video:
@@ -302,7 +292,12 @@ def draw_file(
 
 
 def sections_of(folder: Path, rows: Sequence[Row]) -> list[Section]:
-    """Return the pictures of the most suspicious files, and links to the others."""
+    """Return the pictures of the most suspicious files, and links to the others.
+
+    Args:
+        folder: of the run.
+        rows: of all files.
+    """
     files: dict[str, list[Row]] = {}
     for row in rows:
         files.setdefault(row["name"], []).append(row)
@@ -320,7 +315,7 @@ def sections_of(folder: Path, rows: Sequence[Row]) -> list[Section]:
             if path.is_file():
                 sections.append(
                     Section(
-                        f"{name}, face {row['face']}: {row['says']}, p {row['p_fake']:.3f}",
+                        f"{name}, face {row['face']}: {row['prediction']}, p {row['p_fake']:.3f}",
                         f"Altered, by the most probable labels: {row['altered']}.",
                         figure=path.read_bytes(),
                         caption="The face (of a video, its most suspicious frame), and p of each "

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from papercommons.presets import resolve_preset
+
 from semforge.options import NetworkOptions, RecipeOptions
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -29,7 +31,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def resolve(network: NetworkOptions, recipe: RecipeOptions, *, cuda: bool) -> dict[str, Any]:
-    """Return the name of the preset, and a value for each option that presets set.
+    """Return the name of the preset and a value for each option that it sets, and say them.
 
     Args:
         network: what was given of the network.
@@ -41,12 +43,5 @@ def resolve(network: NetworkOptions, recipe: RecipeOptions, *, cuda: bool) -> di
         >>> values["preset"], values["epochs"], values["backbone"]
         ('quick', 2, 'tiny')
     """
-    preset = recipe.preset
-    if preset == "auto":
-        preset = "paper" if cuda else "quick"
     given = {**asdict(network), **asdict(recipe)}
-    values = {
-        name: value if given[name] is None else given[name]
-        for name, value in PRESETS[preset].items()
-    }
-    return {"preset": preset, **values}
+    return resolve_preset(PRESETS, recipe.preset, given, cuda=cuda)

@@ -10,9 +10,10 @@ from papercommons.errors import DataError, reason
 from papercommons.files import find_saved, write_text
 from papercommons.versions import installed_version
 
-from semforge.cutting import describe_crop
+from semforge.crop_settings import describe_crop
 from semforge.graph import LabelGraph
 from semforge.model import SemForgeNet
+from semforge.options import PACKAGE
 
 _NEEDED = ("backbone", "graph", "head", "embedding", "root_prior", "dropout", "image_size")
 
@@ -25,7 +26,7 @@ LIMITS = (
 
 CARD = """# Face forgery: {backbone}, {head} over the graph {graph}
 
-Saved by semforge {version}. In Python: `semforge.load_net("FOLDER")`.
+Saved by semforge {version}. In Python: `semforge.load_network("FOLDER")`.
 
 - Input: RGB face crops, float32 in [0, 1], (N, 3, {size}, {size}), normalised by `normalised`.
 - Faces: {faces}.
@@ -36,7 +37,7 @@ Saved by semforge {version}. In Python: `semforge.load_net("FOLDER")`.
 """
 
 
-def save_net(net: SemForgeNet, folder: str | Path, **about: Any) -> Path:
+def save_network(net: SemForgeNet, folder: str | Path, **about: Any) -> Path:
     """Write the network, what builds it again, and a card.
 
     Args:
@@ -52,8 +53,8 @@ def save_net(net: SemForgeNet, folder: str | Path, **about: Any) -> Path:
             f"a network on your own {type(net.scorer).__name__} module has no name to build it "
             "again; save its state dict"
         )
-    version = installed_version("semforge")
-    save_model(net, folder, {**about, **net.config, "package": "semforge", "version": version})
+    version = installed_version(PACKAGE)
+    save_model(net, folder, {**about, **net.config, "package": PACKAGE, "version": version})
     card = CARD.format(
         backbone=net.config["backbone"],
         head=net.config["head"],
@@ -70,7 +71,7 @@ def save_net(net: SemForgeNet, folder: str | Path, **about: Any) -> Path:
     return Path(folder)
 
 
-def load_net(
+def load_network(
     path: str | Path, *, graph: LabelGraph | None = None
 ) -> tuple[SemForgeNet, dict[str, Any]]:
     """Return the network, in evaluation mode, and its configuration.
@@ -83,11 +84,7 @@ def load_net(
         DataError: missing, broken, not this package's, or made for another graph.
     """
     folder = find_saved(path)
-    config = read_config(folder)
-    if missing := [key for key in _NEEDED if key not in config]:
-        raise DataError(
-            f"{folder}/config.json: no entry {', '.join(missing)}: not a network of semforge"
-        )
+    config = read_config(folder, package=PACKAGE, entries=_NEEDED)
     if not isinstance(config["graph"], dict):
         raise DataError(f"{folder}/config.json: graph: expected an object with nodes and rules")
     try:

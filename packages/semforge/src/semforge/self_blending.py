@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semforge.corruption import gaussian_blur
+from semforge.augmentation import gaussian_blur
 from semforge.graph import LabelGraph
 from semforge.lists import known_label
 

@@ -1,7 +1,7 @@
 """A data set of forged faces with exact labels, made of real ones (section 7).
 
-Every picture follows from (seed, part, number). Nobody is in two parts. Families of generators that
-are called unseen appear in the test part alone.
+Every picture follows from (seed, split, number). Nobody is in two splits. Families of generators
+that are called unseen appear in the test split alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from papercommons.files import (
 )
 
 from semforge.crops import Crop, Cropper, squash
-from semforge.editing import edit_face, kinds_of
+from semforge.edits import edit_face, kinds_of
 from semforge.entries import REAL, Entry, FaceList, as_text
 from semforge.fingerprints import FAMILIES, TRAIN_FAMILIES, UNSEEN_FAMILIES, camera
 from semforge.frames import expand
@@ -38,7 +38,7 @@ from semforge.inference import UNKNOWN
 from semforge.leaks import shorten
 from semforge.lists import VIDEO_SUFFIXES, known_label
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Recipe:
     Attributes:
         graph: of the labels.
         size: side of the pictures in pixels.
-        kinds: attributes that are altered, see `semforge.editing.kinds_of`.
-        families: of generators, for all parts.
-        unseen: of generators, for the test part alone.
+        kinds: attributes that are altered, see `semforge.edits.kinds_of`.
+        families: of generators, for all splits.
+        unseen: of generators, for the test split alone.
         real_share: share of real pictures.
         unknown: share of the training forgeries' attributes and regions whose label is hidden.
         seed: of everything.
@@ -82,7 +82,7 @@ def synthesize(
     unknown: float = 0.0,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
-    parts: Mapping[str, Sequence[str]] | None = None,
+    splits: Mapping[str, Sequence[str]] | None = None,
     n_frames: int = 32,
     seed: int = 0,
     skip_bad: bool = False,
@@ -94,20 +94,20 @@ def synthesize(
         faces: real ones: images, videos, or folders of them. One video is one person, and so is a
             folder of images below a folder given here; other images are a person each.
         out: folder for ``images/``, list.txt, list.csv and facts.json, which is written last.
-        count: pictures, >= 1; parts get them in the shares of their people.
+        count: pictures, >= 1; splits get them in the shares of their people.
         graph: of the labels.
         size: side of the pictures in pixels, >= 32.
         crop: ``detect``, or ``none`` for faces that are cut out already.
         detector: see `semforge.crops.Cropper`.
-        kinds: attributes that are altered; None is all of `semforge.editing.kinds_of`.
-        families: of generators for all parts, see `semforge.fingerprints`.
-        unseen: of generators for the test part alone.
+        kinds: attributes that are altered; None is all of `semforge.edits.kinds_of`.
+        families: of generators for all splits, see `semforge.fingerprints`.
+        unseen: of generators for the test split alone.
         real_share: share of real pictures, in (0, 1).
         unknown: share of the training forgeries' attributes and regions whose label is hidden, in
             [0, 1].
         val_fraction: share of the people for validation.
         test_fraction: share for testing.
-        parts: train and, if wanted, val and test -> people, instead of shares.
+        splits: train and, if wanted, val and test -> people, instead of shares.
         n_frames: taken of each video.
         seed: of everything.
         skip_bad: leave out what cannot be used, with a count.
@@ -146,7 +146,7 @@ def synthesize(
         "unknown": unknown,
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
-        "parts": None if parts is None else {k: list(part) for k, part in parts.items()},
+        "splits": None if splits is None else {k: list(split) for k, split in splits.items()},
         "n_frames": n_frames,
         "seed": seed,
         "skip_bad": skip_bad,
@@ -161,16 +161,16 @@ def synthesize(
         for entry in found.entries:
             people.setdefault(entry.identity[0], []).append(entry)
         least = 2 if "identity" in recipe.kinds else 1
-        if parts is None:
+        if splits is None:
             shares = {"val": val_fraction, "test": test_fraction}
             chosen = divide(people, shares, least=least, seed=seed)
         else:
-            chosen = _check_parts(parts, people, least)
+            chosen = _check_splits(splits, people, least)
         folder = prepare_out(str(out), settings, overwrite=overwrite)
         rows = []
-        counts = _counts({name: len(part) for name, part in chosen.items()}, count)
-        for name, part in chosen.items():
-            mine = {person: people[person] for person in part}
+        counts = _counts({name: len(split) for name, split in chosen.items()}, count)
+        for name, split in chosen.items():
+            mine = {person: people[person] for person in split}
             numbers = track(range(counts[name]), f"Making {name}")
             rows += [_make(folder, recipe, name, mine, number) for number in numbers]
     return _finish(folder, rows, settings, chosen, found.notes, list(found.faults), cropper)
@@ -241,12 +241,12 @@ def divide(
     least: int = 1,
     seed: int = 0,
 ) -> dict[str, list[str]]:
-    """Return the people of each part, in an order that depends on seed and names alone.
+    """Return the people of each split, in an order that depends on seed and names alone.
 
     Args:
         people: names.
-        shares: of val and test; a part with a share above 0 gets at least `least` people.
-        least: people of each part.
+        shares: of val and test; a split with a share above 0 gets at least `least` people.
+        least: people of each split.
         seed: another seed gives another division.
 
     Raises:
@@ -261,53 +261,53 @@ def divide(
             f"that takes {needed} or more; add faces of others, set a share to 0, or leave out the "
             "kind identity"
         )
-    parts: dict[str, list[str]] = {}
+    splits: dict[str, list[str]] = {}
     for name, count in counts.items():
-        parts[name], order = sorted(order[:count]), order[count:]
-    parts["train"] = sorted(order)
-    return {name: parts[name] for name in PARTS if name in parts}
+        splits[name], order = sorted(order[:count]), order[count:]
+    splits["train"] = sorted(order)
+    return {name: splits[name] for name in SPLITS if name in splits}
 
 
-def _check_parts(
-    parts: Mapping[str, Sequence[str]], people: Mapping[str, Any], least: int
+def _check_splits(
+    splits: Mapping[str, Sequence[str]], people: Mapping[str, Any], least: int
 ) -> dict[str, list[str]]:
-    """Return the parts that were asked for, in their usual order, if they can be had."""
-    if "train" not in parts or not set(parts) <= set(PARTS):
-        raise ValueError(f"parts must be train, and if wanted val and test, got {list(parts)}")
-    for name, part in parts.items():
-        for person in part:
+    """Return the splits that were asked for, in their usual order, if they can be had."""
+    if "train" not in splits or not set(splits) <= set(SPLITS):
+        raise ValueError(f"splits must be train, and if wanted val and test, got {list(splits)}")
+    for name, split in splits.items():
+        for person in split:
             if person not in people:
                 raise DataError(
-                    f"part {name}: no {person!r} among the faces{nearest(person, people)}"
+                    f"split {name}: no {person!r} among the faces{nearest(person, people)}"
                 )
-        if len(part) < least:
-            raise DataError(f"part {name}: has {len(part)} people, fewer than {least}")
-    everyone = [person for part in parts.values() for person in part]
+        if len(split) < least:
+            raise DataError(f"split {name}: has {len(split)} people, fewer than {least}")
+    everyone = [person for split in splits.values() for person in split]
     if len(set(everyone)) < len(everyone):
-        raise DataError("somebody is in two parts, or twice in one")
-    return {name: sorted(parts[name]) for name in PARTS if name in parts}
+        raise DataError("somebody is in two splits, or twice in one")
+    return {name: sorted(splits[name]) for name in SPLITS if name in splits}
 
 
 def _counts(people: dict[str, int], count: int) -> dict[str, int]:
-    """Return how many pictures each part gets: `count` in the shares of their people."""
+    """Return how many pictures each split gets: `count` in the shares of their people."""
     edges = np.rint(np.cumsum([0, *people.values()]) / sum(people.values()) * count).astype(int)
     return dict(zip(people, np.diff(edges).tolist(), strict=True))
 
 
 def _make(
-    folder: Path, recipe: Recipe, part: str, people: dict[str, list[Entry]], number: int
+    folder: Path, recipe: Recipe, split: str, people: dict[str, list[Entry]], number: int
 ) -> dict[str, str]:
     """Write one picture and return its row of the list."""
     from PIL import Image
 
-    rng = np.random.default_rng((recipe.seed, PARTS.index(part), number))
+    rng = np.random.default_rng((recipe.seed, SPLITS.index(split), number))
     names = list(people)
     who = [names[rng.integers(len(names))]]
     image = _draw(people[who[0]], recipe.size, rng)
     label, method = known_label(recipe.graph, {recipe.graph.nodes[0]: 0}), REAL
     if rng.random() >= recipe.real_share:
         kind = recipe.kinds[rng.integers(len(recipe.kinds))]
-        families = recipe.families + (recipe.unseen if part == "test" else ())
+        families = recipe.families + (recipe.unseen if split == "test" else ())
         family, other = families[rng.integers(len(families))], None
         if kind == "identity":
             rest = [name for name in names if name != who[0]]
@@ -315,15 +315,15 @@ def _make(
             other = _draw(people[who[1]], recipe.size, rng)
         image, label = edit_face(image, rng, recipe.graph, kind=kind, family=family, other=other)
         method = f"{kind}-{family}"
-        if part == "train":
+        if split == "train":
             label[1:][rng.random(len(label) - 1) < recipe.unknown] = UNKNOWN
-    path = f"images/{part}/{number:06d}.png"
+    path = f"images/{split}/{number:06d}.png"
     with atomic_path(folder / path) as temporary:
         Image.fromarray(camera(image, rng)).save(temporary)
     return {
         "path": path,
         "label": as_text(label.tolist()),
-        "split": part,
+        "split": split,
         "method": method,
         "identity": "+".join(name.replace("+", "_") for name in who),
     }
@@ -338,7 +338,7 @@ def _finish(
     folder: Path,
     rows: Sequence[dict[str, str]],
     settings: dict[str, Any],
-    parts: dict[str, list[str]],
+    splits: dict[str, list[str]],
     notes: Sequence[str],
     left_out: Sequence[str],
     cropper: Cropper,
@@ -349,9 +349,9 @@ def _finish(
     counts = Counter((row["split"], row["method"]) for row in rows)
     facts = {
         "settings": settings,
-        "people": parts,
+        "people": splits,
         "methods": {
-            method: {part: counts[part, method] for part in parts}
+            method: {split: counts[split, method] for split in splits}
             for method in sorted({row["method"] for row in rows})
         },
         "crop": cropper.settings,

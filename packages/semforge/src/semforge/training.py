@@ -1,4 +1,4 @@
-"""`semforge-train`: a network trained, calibrated on val, judged on its test part, and saved."""
+"""`semforge-train`: a network trained, calibrated on val, judged on its test split, and saved."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from papercommons.checkpoint import read_torch_file
 from papercommons.cli import FloatRunOptions, leave_process_group
+from papercommons.devices import compute_device
 from papercommons.files import is_first_process, write_csv
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import (
+    NO_VAL,
     begin_run,
     fit,
     history_section,
+    load_best,
     may_use_cuda,
+    run_files,
     seed_everything,
 )
 
-from semforge.calibrating import calibrate
+from semforge.calibration import calibrate
 from semforge.data import FaceForgeryData
+from semforge.evaluating import judge, notes_of, read_faces, read_facts, write_judgement
 from semforge.graph import LabelGraph, as_graph
-from semforge.inspecting import Inspector, compute_device
-from semforge.judging import data_notes, judge, read_faces, read_facts, write_judgement
+from semforge.inspector import Inspector
 from semforge.lightning import SemForgeModule
 from semforge.options import (
     PACKAGE,
     CropOptions,
+    DataOptions,
     LossOptions,
     NetworkOptions,
     RecipeOptions,
-    SetOptions,
 )
 from semforge.pictures import errors_sections, judgement_sections, lambda_section
 from semforge.presets import resolve
-from semforge.saved import LIMITS, save_net
+from semforge.saved import LIMITS, save_network
 
 log = logging.getLogger("papercommons")
 
-NO_VAL = "THERE IS NO VAL PART: no best.ckpt, no calibration, and the last epoch is what is saved"
 CURVES = {
     "loss": ("train/loss", "val/loss"),
     "losses of the levels": ("train/loss_root", "train/loss_global", "train/loss_local"),
@@ -57,7 +59,7 @@ def train_network(
     val: str | None,
     test: str | None,
     out: str,
-    options: SetOptions,
+    options: DataOptions,
     crop: CropOptions,
     network: NetworkOptions,
     recipe: RecipeOptions,
@@ -85,11 +87,6 @@ def train_network(
         ValueError: options that do not go together.
     """
     values = resolve(network, recipe, cuda=may_use_cuda(run))
-    log.info(
-        "preset %s: %s",
-        values["preset"],
-        ", ".join(f"{name} {value}" for name, value in values.items() if name != "preset"),
-    )
     seed_everything(run.seed)
     graph = open_graph(network)
     module = make_module(graph, network, recipe, losses, values)
@@ -126,7 +123,7 @@ def train_network(
     if run.compile:
         module.net.scorer.compile()
     started = time.perf_counter()
-    monitor, mode = what_is_best(found)
+    monitor, mode = choose_monitor(found)
     _, history = fit(
         module,
         found,
@@ -137,28 +134,24 @@ def train_network(
         mode=mode,
     )
     seconds = time.perf_counter() - started
-    which = f"epoch {len(history.rows)}, the last"
-    if folder is not None and (folder / "best.ckpt").is_file():
-        state = read_torch_file(folder / "best.ckpt")
-        module.load_state_dict(state["state_dict"])
-        which = f"epoch {int(state['epoch']) + 1}, the best on val"
+    which = load_best(module, folder, history)
     leave_process_group()  # the first process judges; the others need not wait for it
     if not is_first_process():
         return None
     net = module.net
     device = compute_device(run)
-    part = "test" if len(found.parts["test"]) else "val" if found.has_val else "no"
+    split = "test" if len(found.splits["test"]) else "val" if found.has_val else "no"
     result = Result(
         package=PACKAGE,
         command="semforge-train",
         title=f"{values['backbone']}, {network.head} over {graph.name} on {data}: {which}; "
-        f"{part} part",
+        f"{split} split",
         metrics={
             "seconds": seconds,
             "epochs": len(history.rows),
             "parameters": sum(p.numel() for p in net.parameters()),
-            "faces": {name: len(faces) for name, faces in found.parts.items()},
-            "skipped": len(found.skipped),
+            "splits": {name: len(faces) for name, faces in found.splits.items()},
+            "left_out": len(found.left_out),
         },
         settings=settings,
         limits=LIMITS,
@@ -166,14 +159,14 @@ def train_network(
         device=describe_device(device),
         notes=[
             *([] if found.has_val else [NO_VAL]),
-            *(["there is no test part: these numbers are of val, which chose"] * (part == "val")),
-            *data_notes(found),
+            *(["there is no test split: these numbers are of val, which chose"] * (split == "val")),
+            *notes_of(found),
         ],
     )
     if folder is None:
         return result
     inspector = open_trained(net, device, run, found)
-    save_net(
+    save_network(
         net,
         folder / "export",
         crop=remembered_crop(found, crop, data),
@@ -183,24 +176,22 @@ def train_network(
         data_hash=found.data_hash,
         device=describe_device(device),
     )
-    result.files |= {"last": str(folder / "last.ckpt"), "export": str(folder / "export")}
-    if (folder / "best.ckpt").is_file():
-        result.files["best"] = str(folder / "best.ckpt")
+    result.files |= run_files(folder)
     sections = [history_section(history.rows, CURVES, caption=MEANS)]
     if losses.weighting == "autol":
         write_csv(folder / "lambda.csv", lambda_rows(history.rows))
         result.files["lambda"] = str(folder / "lambda.csv")
         sections.append(lambda_section(history.rows))
     sections.append(data_section(found))
-    if part == "no":
+    if split == "no":
         write_report(folder / "report.html", result, sections)
         result.save(folder)
         return result
-    judgement = judge(inspector, found, part, seed=run.seed)
+    judgement = judge(inspector, found, split, seed=run.seed)
     result.rows = judgement.table()
     result.metrics = {**result.metrics, **judgement.numbers()}
     result.notes = [*judgement.notes(), *result.notes]
-    pictures = read_faces(found, part, judgement)
+    pictures = read_faces(found, split, judgement)
     sections = [
         *judgement_sections(judgement, inspector.calibration),
         *errors_sections(judgement, pictures),
@@ -288,17 +279,23 @@ def open_trained(
         net: the network.
         device: where it computes.
         run: options of the command.
-        data: its val part calibrates.
+        data: its val split calibrates.
     """
     inspector = Inspector(net.to(device).float().eval(), device, run.precision, None, {})
     if data.has_val:
-        scores = inspector.look(data.loader("val"))
+        scores = inspector.predict(data.loader("val"))
         inspector.calibration = calibrate(scores.log_odds[:, 0], scores.labels[:, 0])
     return inspector
 
 
 def remembered_crop(data: FaceForgeryData, crop: CropOptions, source: str) -> dict[str, Any]:
-    """Return how faces were cut, for config.json; a set of semforge-synth says it itself."""
+    """Return how faces were cut, for config.json; a set of semforge-synth says it itself.
+
+    Args:
+        data: knows how it cut them.
+        crop: as given.
+        source: the training data, where facts.json may lie.
+    """
     cut_by = crop.cut_by
     if crop.crop == "none" and cut_by is None:
         made = read_facts(source).get("crop", {})
@@ -307,11 +304,11 @@ def remembered_crop(data: FaceForgeryData, crop: CropOptions, source: str) -> di
     return {**data.crop_settings, "cut_by": cut_by if crop.crop == "none" else None}
 
 
-def what_is_best(data: FaceForgeryData) -> tuple[str | None, str]:
+def choose_monitor(data: FaceForgeryData) -> tuple[str | None, str]:
     """Return what chooses best.ckpt and whether more or less of it is better."""
     if not data.has_val:
         return None, "min"
-    root = set(data.parts["val"].labels[:, 0].tolist())
+    root = set(data.splits["val"].labels[:, 0].tolist())
     return ("val/auc", "max") if {0, 1} <= root else ("val/loss", "min")
 
 
@@ -325,9 +322,9 @@ def lambda_rows(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]
 
 
 def describe(data: FaceForgeryData) -> list[str]:
-    """Return what there is, a line for each part."""
+    """Return what there is, a line for each split."""
     lines = []
-    for name, faces in data.parts.items():
+    for name, faces in data.splits.items():
         if not len(faces):
             continue
         root = faces.labels[:, 0].tolist()
@@ -342,9 +339,9 @@ def describe(data: FaceForgeryData) -> list[str]:
 
 
 def data_section(data: FaceForgeryData) -> Section:
-    """Return how many faces each part has, by method."""
-    names = sorted({method for faces in data.parts.values() for method in faces.methods})
-    counts = {part: Counter(faces.methods) for part, faces in data.parts.items()}
-    rows = [{"method": name} | {part: of[name] for part, of in counts.items()} for name in names]
-    whole = {part: len(faces) for part, faces in data.parts.items()}
+    """Return how many faces each split has, by method."""
+    names = sorted({method for faces in data.splits.values() for method in faces.methods})
+    counts = {split: Counter(faces.methods) for split, faces in data.splits.items()}
+    rows = [{"method": name} | {split: of[name] for split, of in counts.items()} for name in names]
+    whole = {split: len(faces) for split, faces in data.splits.items()}
     return Section("Faces", rows=[*rows, {"method": "all", **whole}])

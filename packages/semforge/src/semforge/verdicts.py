@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from semforge.crops import Cropper
-from semforge.finding import SeenFace
-from semforge.inspecting import Inspector
+from semforge.detection import SeenFace
+from semforge.inspector import Inspector
 from semforge.occlusion import gradient_map, occlusion_map
 
-Heat = Literal["gradient", "occlusion", "none"]
+Heatmap = Literal["gradient", "occlusion", "none"]
 Row = dict[str, Any]
 BOX = ("left", "top", "right", "bottom")
 CERTAIN = 1e4  # a score that leaves no doubt
@@ -29,7 +29,7 @@ class Look:
         n_frames: taken of a video.
         batch_size: faces computed at once.
         threshold: on the log odds of the root.
-        heat: which map is drawn.
+        heatmap: which map is drawn.
         node: what it is about, a place among the nodes.
     """
 
@@ -37,7 +37,7 @@ class Look:
     n_frames: int
     batch_size: int
     threshold: float
-    heat: Heat
+    heatmap: Heatmap
     node: int
 
     @property
@@ -76,6 +76,9 @@ def judge_face(
         inspector: the network.
         look: how it is looked at.
         about: what the row begins with.
+
+    Raises:
+        RuntimeError: the scores are not finite.
     """
     scores = torch.cat(
         [inspector.scores(images) for images in as_images(face.crops).split(look.batch_size)]
@@ -93,7 +96,7 @@ def judge_face(
     decided[:, 0] = CERTAIN if fake else -CERTAIN
     _, _, state = inspector.read(decided)
     decoded = [node for node, on in zip(nodes, state[0].tolist(), strict=True) if on]
-    row: Row = {**about, "face": number, "says": "fake" if fake else "real"}
+    row: Row = {**about, "face": number, "prediction": "fake" if fake else "real"}
     row["p_fake"] = round(float(means[0]), 6)
     if inspector.calibration is not None:
         even = inspector.calibration.probability(log_odds[:, 0]).mean()
@@ -117,7 +120,7 @@ def heat_map(crop: np.ndarray, inspector: Inspector, look: Look) -> tuple[np.nda
         inspector: the network.
         look: which map, and about which node.
     """
-    if look.heat == "none":
+    if look.heatmap == "none":
         return None, ""
     net = inspector.net
 
@@ -127,7 +130,7 @@ def heat_map(crop: np.ndarray, inspector: Inspector, look: Look) -> tuple[np.nda
 
     image = as_images(crop[None])[0].to(inspector.device)
     node = net.nodes[look.node]
-    if look.heat == "gradient":
+    if look.heatmap == "gradient":
         return gradient_map(log_odds, image).cpu().numpy(), f"gradient of {node}"
     side = crop.shape[0]
     step = max(1, side // 12)

@@ -69,24 +69,28 @@ def make_faces(
         **values,
     )
     folder = Path(out)
-    people = {part: len(names) for part, names in facts["people"].items()}
+    people = {split: len(names) for split, names in facts["people"].items()}
     result = Result(
         package=PACKAGE,
         command="semforge-synth",
         title=f"{out}: {count:,} faces of {sum(people.values()):,} people, graph {labels.name}",
         rows=[
-            {"method": method, **{part: counts.get(part, 0) for part in people}}
+            {"method": method, **{split: counts.get(split, 0) for split in people}}
             for method, counts in facts["methods"].items()
         ],
-        metrics={"people": people, "methods": facts["methods"]},
+        metrics={
+            "people": people,
+            "methods": facts["methods"],
+            "left_out": len(facts["left_out"]),
+        },
         settings={**facts["settings"], "graph": graph, "out": out},
         limits=LIMITS,
         data_hash=facts["data_hash"],
         device="cpu",
         files={"list": str(folder / "list.csv"), "facts": str(folder / "facts.json")},
         notes=[
-            f"people: {', '.join(f'{part} {count}' for part, count in people.items())}; nobody is "
-            "in two parts",
+            f"people: {', '.join(f'{split} {count}' for split, count in people.items())}; nobody "
+            "is in two splits",
             *facts["notes"],
             *(f"left out: {name}" for name in facts["left_out"]),
         ],

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from semforge.corruption import colour_noise, corrupt, gaussian_blur, grey_blocks, jpeg, pixelate
+from semforge.augmentation import colour_noise, corrupt, gaussian_blur, grey_blocks, jpeg, pixelate
 from torch.nn import functional as F
 
 
@@ -64,7 +64,7 @@ def test_any_kind_keeps_the_form_and_follows_from_the_seed(shape):
 
 
 def test_kinds_and_levels_are_all_as_likely(monkeypatch, image):
-    import semforge.corruption as module
+    import semforge.augmentation as module
 
     seen = []
     for name in ("grey_blocks", "colour_noise", "gaussian_blur", "pixelate", "jpeg"):

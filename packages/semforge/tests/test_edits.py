@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from semforge.editing import KINDS, bend, edit_face, kinds_of, match_colours
+from semforge.edits import KINDS, bend, edit_face, kinds_of, match_colours
 from semforge.fingerprints import FAMILIES, camera, fingerprint
 from semforge.graph import LabelGraph
 from semforge.regions import REGIONS, region_mask, union

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from papercommons.testing.processes import run_in_two
 
 HERE = Path(__file__).parent
 pytestmark = [
@@ -48,3 +50,23 @@ def test_auto_lambda_in_two_processes(found, form, monkeypatch):
         assert torch.equal(value, second[name]), name
     weights = "auto_lambda.weights"
     assert not torch.equal(first[weights], alone[weights])
+
+
+def test_the_command_in_two_processes_trains_as_in_one(drawn, call, tmp_path):
+    recipe = ("--data", drawn, "--preset", "quick", "--size", 32, "--epochs", 1, "--lr", 0.001)
+    recipe += ("--batch-size", 1, "--aug-prob", 0)  # batch norm sees one face in both
+    one = (*recipe, "--trainer.accumulate_grad_batches", 2, "--out", tmp_path / "one")
+    assert call("train", *one) == 0
+    two = (*recipe, "--out", tmp_path / "two", "--json")
+    said = run_in_two("semforge.cli:main_train", *two, folder=tmp_path, launcher="lightning")
+    assert json.loads(said)["metrics"]["splits"] == {"train": 64, "val": 32, "test": 32}
+    ours, theirs = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("one", "two")
+    )
+    assert ours["global_step"] == theirs["global_step"] == 32
+    for name, value in ours["state_dict"].items():
+        if "running" not in name and "num_batches" not in name:  # each process has its own
+            close = {"rtol": 1e-4, "atol": 1e-5}
+            torch.testing.assert_close(theirs["state_dict"][name], value, msg=name, **close)
+    with (tmp_path / "two/items.csv").open() as file:
+        assert len(file.readlines()) == 33  # judged once, by the first

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from papercommons.metrics.roc import weighted_auc
 from papercommons.metrics.verification import equal_error_rate
-from semforge.measures import detection_measures, with_intervals
+from semforge.evaluation import detection_intervals, detection_measures
 
 items = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=30).filter(
     lambda rows: len({fake for _, fake in rows}) == 2
@@ -97,13 +97,13 @@ def test_intervals_resample_sources():
     chance = torch.Generator().manual_seed(0)
     fake = torch.arange(40) % 2 == 1
     scores = fake + torch.randn(40, generator=chance)
-    alone = with_intervals(scores, fake, range(40), draws=400)
+    alone = detection_intervals(scores, fake, range(40), draws=400)
     # the same forty faces, each five times: a source's copies tell nothing new
-    often = with_intervals(scores.repeat(5), fake.repeat(5), [*range(40)] * 5, draws=400)
-    naive = with_intervals(scores.repeat(5), fake.repeat(5), range(200), draws=400)
+    often = detection_intervals(scores.repeat(5), fake.repeat(5), [*range(40)] * 5, draws=400)
+    naive = detection_intervals(scores.repeat(5), fake.repeat(5), range(200), draws=400)
     for name, estimate in alone.items():
         assert estimate.low <= estimate.value <= estimate.high
         assert often[name] == pytest.approx(estimate, abs=1e-9), name
     assert naive["auc"].high - naive["auc"].low < 0.7 * (alone["auc"].high - alone["auc"].low)
-    one = with_intervals(scores[fake], fake[fake], range(20), draws=10)
+    one = detection_intervals(scores[fake], fake[fake], range(20), draws=10)
     assert math.isnan(one["auc"].low)

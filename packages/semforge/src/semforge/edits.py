@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from semforge.corruption import gaussian_blur
+from semforge.augmentation import gaussian_blur
 from semforge.fingerprints import FAMILIES, TRAIN_FAMILIES, UNSEEN_FAMILIES, fingerprint
 from semforge.graph import LabelGraph
 from semforge.regions import REGIONS, union

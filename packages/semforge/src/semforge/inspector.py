@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from papercommons.cli import ComputeOptions, DeviceOptions
+from papercommons.cli import ComputeOptions
+from papercommons.devices import autocast, compute_device
 from papercommons.metrics.score_calibration import ScoreCalibration, remembered_calibration
-from papercommons.training import make_trainer
 from torch import Tensor
 
 from semforge.model import SemForgeNet
-from semforge.saved import load_net
+from semforge.options import PACKAGE
+from semforge.saved import load_network
 
 if TYPE_CHECKING:
     from semforge.data import FaceBatch
@@ -69,18 +69,11 @@ class Inspector:
         Args:
             images: RGB in [0, 1], float32, shape (N, 3, S, S).
         """
-        with self.autocast():
+        with autocast(self.device, self.precision):
             found: Tensor = self.net(self.net.normalised(images.to(self.device)))
         return found.float().cpu()
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return what computes in the number format."""
-        if self.precision not in ("bf16-mixed", "16-mixed"):
-            return nullcontext()
-        dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
-        return torch.autocast(self.device.type, dtype)
-
-    def look(self, batches: Iterable[FaceBatch]) -> Scores:
+    def predict(self, batches: Iterable[FaceBatch]) -> Scores:
         """Return what the network says about batches of faces.
 
         Args:
@@ -107,20 +100,6 @@ class Inspector:
         return tuple(part.cpu() for part in found)  # type: ignore[return-value]
 
 
-def compute_device(run: ComputeOptions | DeviceOptions) -> torch.device:
-    """Return the device that the options of a command mean.
-
-    Args:
-        run: options of the command.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    options = DeviceOptions(seed=run.seed, accelerator=run.accelerator, devices="1")
-    device: torch.device = make_trainer(options).strategy.root_device
-    return device
-
-
 def open_inspector(checkpoint: str, run: ComputeOptions) -> Inspector:
     """Return a saved network, ready to look at faces.
 
@@ -129,11 +108,11 @@ def open_inspector(checkpoint: str, run: ComputeOptions) -> Inspector:
         run: where and how to compute.
 
     Raises:
-        DataError: see `semforge.saved.load_net`.
+        DataError: see `semforge.saved.load_network`.
         ValueError: the device is not there.
     """
-    net, config = load_net(checkpoint)
+    net, config = load_network(checkpoint)
     device = compute_device(run)
     return Inspector(
-        net.to(device), device, run.precision, remembered_calibration(config, "semforge"), config
+        net.to(device), device, run.precision, remembered_calibration(config, PACKAGE), config
     )

@@ -7,28 +7,12 @@ alike, do not count as independent.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
 
 import torch
-from papercommons.metrics.bootstrap import group_weights
+from papercommons.metrics.bootstrap import Estimate, with_intervals
 from torch import Tensor
 
 FALSE_ALARMS = 0.01
-_CHUNK = 4_000_000  # weights at a time: a dozen arrays of 32 MB
-
-
-class Estimate(NamedTuple):
-    """A number and its 95 % interval; NaN where it is not defined.
-
-    Attributes:
-        value: on the items themselves.
-        low: 2.5th percentile over resampled sources.
-        high: 97.5th percentile.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 def detection_measures(
@@ -100,7 +84,7 @@ def _equal_errors(fakes: Tensor, reals: Tensor) -> Tensor:
     return (m0 - g0 / (g1 - g0) * (m1 - m0))[:, 0]
 
 
-def with_intervals(
+def detection_intervals(
     scores: Tensor,
     fake: Tensor,
     sources: Sequence[Hashable],
@@ -120,19 +104,11 @@ def with_intervals(
         seed: of the resampling.
 
     Raises:
-        ValueError: see `detection_measures`.
+        ValueError: see `detection_measures`; or draws < 1.
     """
-    found = detection_measures(scores, fake, threshold=threshold)
-    chunk = max(1, _CHUNK // max(1, len(scores)))
-    drawn = []
-    for turn, start in enumerate(range(0, draws, chunk)):
-        weights = group_weights(sources, draws=min(chunk, draws - start), seed=seed + turn)
-        drawn.append(detection_measures(scores, fake, weights, threshold=threshold))
-    tails = torch.tensor([0.025, 0.975], dtype=torch.double)
-    estimates = {}
-    for name, value in found.items():
-        ends = torch.cat([part[name] for part in drawn]).nanquantile(tails)
-        if value.isnan():
-            ends = torch.full((2,), torch.nan)
-        estimates[name] = Estimate(float(value), float(ends[0]), float(ends[1]))
-    return estimates
+    return with_intervals(
+        lambda weights: detection_measures(scores, fake, weights, threshold=threshold),
+        sources,
+        draws=draws,
+        seed=seed,
+    )

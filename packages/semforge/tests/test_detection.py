@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from semforge.crops import Cropper, FoundFace
-from semforge.finding import find_files, see
+from semforge.detection import find_files, see
 
 WHOLE = Cropper("none", 32)
 

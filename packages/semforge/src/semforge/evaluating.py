@@ -15,14 +15,14 @@ from papercommons.files import prepare_out, write_csv
 from papercommons.report import Result, Section, describe_device, write_report
 
 from semforge.batches import Change
-from semforge.cutting import crop_way
+from semforge.crop_settings import crop_way
 from semforge.data import FaceForgeryData
 from semforge.entries import FaceList
-from semforge.inspecting import Inspector, open_inspector
+from semforge.evaluation import detection_measures
+from semforge.inspector import Inspector, open_inspector
 from semforge.judgement import Judgement, Resample, video_names
 from semforge.layouts import open_faces
-from semforge.measures import detection_measures
-from semforge.options import PACKAGE, CropMode, SetOptions
+from semforge.options import PACKAGE, CropMode, DataOptions
 from semforge.pictures import errors_sections, judgement_sections, worst_faces
 from semforge.saved import LIMITS
 
@@ -42,7 +42,7 @@ def evaluate_network(
     out: str | None,
     crop: CropMode | None,
     boxes: str | None,
-    options: SetOptions,
+    options: DataOptions,
     run: ComputeOptions,
 ) -> Result:
     """Judge a saved network and return the result.
@@ -112,7 +112,7 @@ def evaluate_network(
         notes=[
             *([TRAINED.format(split=split)] if split in ("train", "all") else []),
             *found.notes(),
-            *data_notes(found_data),
+            *notes_of(found_data),
         ],
     )
     if folder is not None:
@@ -155,7 +155,7 @@ def choose_split(faces: FaceList, split: str) -> tuple[FaceList, str]:
 def judge(
     inspector: Inspector,
     data: FaceForgeryData,
-    part: str,
+    split: str,
     *,
     robustness: Sequence[Change] = (),
     threshold: float | None = None,
@@ -163,32 +163,32 @@ def judge(
     draws: int = 1000,
     seed: int = 0,
 ) -> Judgement:
-    """Return the judgement of a part of the data.
+    """Return the judgement of a split of the data.
 
     Args:
         inspector: the network.
         data: the faces.
-        part: train, val or test.
+        split: train, val or test.
         robustness: after what the faces are judged once more.
         threshold: on p(fake); None is the network's own.
         resample: what intervals draw.
         draws: resamples.
         seed: of the resampling.
     """
-    scores = inspector.look(data.loader(part))
+    scores = inspector.predict(data.loader(split))
     found = Judgement.of(
         scores,
         inspector.net.nodes,
         calibration=inspector.calibration,
         threshold=threshold,
-        sources=sources_of(data, part, video_names(scores), scores.names, resample),
+        sources=sources_of(data, split, video_names(scores), scores.names, resample),
         draws=draws,
         seed=seed,
     )
     if robustness:
         found.curves["none"] = {name: each.value for name, each in found.faces.items()}
     for each in robustness:
-        changed = inspector.look(data.loader(part, change=each))
+        changed = inspector.predict(data.loader(split, change=each))
         known = changed.labels[:, 0] != 2
         of_each = detection_measures(
             changed.log_odds[known, 0].double(),
@@ -201,7 +201,7 @@ def judge(
 
 def sources_of(
     data: FaceForgeryData,
-    part: str,
+    split: str,
     videos: Sequence[str],
     names: Sequence[str],
     resample: Resample,
@@ -210,7 +210,7 @@ def sources_of(
 
     Args:
         data: gives identities: the first one of a face counts; without one, its video.
-        part: train, val or test.
+        split: train, val or test.
         videos: of the faces.
         names: of the faces.
         resample: video, identity or face.
@@ -219,7 +219,7 @@ def sources_of(
         return list(names)
     if resample == "video":
         return list(videos)
-    faces = data.parts[part]
+    faces = data.splits[split]
     first = {
         name: f"identity {identity[0]}"
         for name, identity in zip(faces.names, faces.identities, strict=True)
@@ -228,14 +228,20 @@ def sources_of(
     return [first.get(name, video) for name, video in zip(names, videos, strict=True)]
 
 
-def data_notes(data: FaceForgeryData) -> list[str]:
+def notes_of(data: FaceForgeryData) -> list[str]:
     """Return what the data say of themselves, and the names of what was left out."""
-    return [*map(str, data.facts["notes"]), *(f"left out: {name}" for name in data.skipped)]
+    return [*map(str, data.facts["notes"]), *(f"left out: {name}" for name in data.left_out)]
 
 
-def read_faces(data: FaceForgeryData, part: str, found: Judgement) -> dict[int, np.ndarray]:
-    """Return the faces that the report shows, uint8 (S, S, 3), by their places."""
-    dataset: Any = data.loader(part).dataset
+def read_faces(data: FaceForgeryData, split: str, found: Judgement) -> dict[int, np.ndarray]:
+    """Return the faces that the report shows, uint8 (S, S, 3), by their places.
+
+    Args:
+        data: the faces.
+        split: that was judged.
+        found: the judgement.
+    """
+    dataset: Any = data.loader(split).dataset
     wanted = {place for places in worst_faces(found).values() for place in places}
     return {place: dataset.read(0, place)[0] for place in sorted(wanted)}
 
@@ -243,7 +249,7 @@ def read_faces(data: FaceForgeryData, part: str, found: Judgement) -> dict[int, 
 def write_judgement(
     folder: Path, result: Result, found: Judgement, sections: Sequence[Section]
 ) -> None:
-    """Write faces.csv, report.html and result.json.
+    """Write items.csv, report.html and result.json.
 
     Args:
         folder: of the run.
@@ -261,8 +267,8 @@ def write_judgement(
         for node, p in zip(found.nodes, scores.probabilities[i].tolist(), strict=True):
             row[f"p_{node}"] = f"{p:.6f}"
         rows.append(row)
-    write_csv(folder / "faces.csv", rows)
-    result.files["faces"] = str(folder / "faces.csv")
+    write_csv(folder / "items.csv", rows)
+    result.files["items"] = str(folder / "items.csv")
     write_report(folder / "report.html", result, sections)
     result.save(folder)
 
