@@ -14,7 +14,7 @@ from papercommons.testing.drawn_words import write_words
 from papercommons.training import fit, seed_everything
 from ssl_hv import SiameseVerifier, SimCLRModule, WordData
 from ssl_hv.embedding import embed
-from ssl_hv.judging import Judgement, calibrate, judge
+from ssl_hv.evaluation import Judgement, calibrate, judge
 from ssl_hv.pictures import LN_TEN, side_by_side
 from ssl_hv.training import fit_head
 
@@ -31,7 +31,7 @@ def judge_words(folder: Path) -> tuple[WordData, Judgement]:
     embeddings = embed(module.encoder, data.images, device=torch.device("cpu"))
     verifier = SiameseVerifier(module.encoder, "cosine", head_options={"whiten": True})
     fit_head(verifier, embeddings, data, "whitened")
-    calibrate(verifier, embeddings, data.pairs["dev"])
+    calibrate(verifier, embeddings, data.pairs["val"])
     return data, judge(verifier, embeddings, data.words, data.pairs["test"], draws=10)
 
 

@@ -14,7 +14,7 @@ import torch
 from papercommons.data.words import open_words
 from papercommons.testing.timing import compare_speed
 from PIL import Image
-from ssl_hv.augment import handwriting, paper
+from ssl_hv.augmentation import handwriting, paper
 from ssl_hv.data import WordData
 from ssl_hv.encoders import LayoutResNet
 from ssl_hv.objectives.vicreg import VICReg
@@ -68,7 +68,7 @@ def _one_thread():
 def test_epoch(change, step, folder, device, record):
     words = open_words(folder)
     data = WordData(words, batches="images", batch_size=BATCH)
-    paths = [words.files[place].path for place in data.parts["unlabelled"]]
+    paths = [words.files[place].path for place in data.splits["unlabelled"]]
     objective = VICReg(LayoutResNet(width=16)).to(device)
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-4)
 

@@ -32,10 +32,11 @@ from papercommons.training import fit, seed_everything
 from ssl_hv import __version__
 from ssl_hv.data import WordData
 from ssl_hv.embedding import embed
-from ssl_hv.judging import calibrate, judge
+from ssl_hv.evaluation import calibrate, judge
 from ssl_hv.lightning import PRETRAINING
+from ssl_hv.options import PACKAGE
+from ssl_hv.presets import METHODS, recipe_of
 from ssl_hv.pretraining import TINY, choose_encoder
-from ssl_hv.recipes import METHODS, recipe_of
 from ssl_hv.supervised import VerifierModule, WriterModule
 from ssl_hv.training import HEAD_OF, WRITERS_DROPOUT, embed_words, fit_head
 from ssl_hv.verifier import SiameseVerifier
@@ -125,11 +126,11 @@ class Study:
         if embeddings is None:
             embeddings = embed_words(verifier, data, self.device)
         fit_head(verifier, embeddings, data, objective)
-        calibrate(verifier, embeddings, data.pairs["dev"])
+        calibrate(verifier, embeddings, data.pairs["val"])
         found = judge(verifier, embeddings, self.words, data.pairs["test"], draws=10)
-        test = torch.as_tensor(data.parts["test"])
-        centred = embeddings[test] - embeddings[torch.as_tensor(data.parts["unlabelled"])].mean(0)
-        writers = [self.words.writers[place] for place in data.parts["test"]]
+        test = torch.as_tensor(data.splits["test"])
+        centred = embeddings[test] - embeddings[torch.as_tensor(data.splits["unlabelled"])].mean(0)
+        writers = [self.words.writers[place] for place in data.splits["test"]]
         spread = embedding_spread(centred.numpy(), writers)
         file = self.options.runs / f"{name}-{labels}-{self.seed}.npz".replace(", ", "+")
         with atomic_path(file) as temporary, temporary.open("wb") as target:
@@ -330,7 +331,7 @@ def main() -> None:
     write_json(
         options.out,
         {
-            "package": "ssl-hv",
+            "package": PACKAGE,
             "version": __version__,
             "command": "nox -s reproduce -- ssl-hv --data CEDAR",
             "rows": summarize(rows),

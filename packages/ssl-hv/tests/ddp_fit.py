@@ -7,7 +7,7 @@ import torch
 from papercommons.cli import RunOptions, leave_process_group
 from papercommons.training import fit, seed_everything
 from ssl_hv.data import WordData
-from ssl_hv.recipes import Recipe
+from ssl_hv.presets import Recipe
 from ssl_hv.supervised import VerifierModule
 from ssl_hv.verifier import SiameseVerifier
 

@@ -21,14 +21,14 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_pairs_are_balanced_and_of_one_part(call, words, tmp_path, capsys):
+def test_pairs_are_balanced_and_of_one_split(call, words, tmp_path, capsys):
     out = tmp_path / "p.csv"
-    assert call("pairs", "--data", words, "--part", "train", "--out", out, "--json") == 0
+    assert call("pairs", "--data", words, "--split", "train", "--out", out, "--json") == 0
     metrics = json.loads(capsys.readouterr().out)["metrics"]
     opened, data = open_words(words), WordData(str(words))
     pairs = read_pairs(out, opened)
     assert len(pairs) == metrics["pairs"] == 2 * metrics["same_writer_pairs"] == 2 * 11 * 10
-    assert {*pairs.left.tolist(), *pairs.right.tolist()} <= set(data.parts["unlabelled"])
+    assert {*pairs.left.tolist(), *pairs.right.tolist()} <= set(data.splits["unlabelled"])
     assert metrics["writers"] == 11
     assert list(table(out)[0]) == ["left", "right", "label"]
     assert call("pairs", "--data", words, "--out", out) == 2
@@ -39,7 +39,7 @@ def test_pairs_are_balanced_and_of_one_part(call, words, tmp_path, capsys):
 def test_the_seed_draws_other_pairs_of_two_writers(call, words, tmp_path):
     files = [tmp_path / f"{k}.csv" for k in range(3)]
     for path, seed in zip(files, (3, 3, 4), strict=True):
-        arguments = ("--part", "all", "--seed", seed, "--out", path, "--max-per-writer", 4)
+        arguments = ("--split", "all", "--seed", seed, "--out", path, "--max-per-writer", 4)
         assert call("pairs", "--data", words, *arguments) == 0
     first, same, other = (path.read_text() for path in files)
     assert first == same != other
@@ -48,7 +48,7 @@ def test_the_seed_draws_other_pairs_of_two_writers(call, words, tmp_path):
 
 def test_a_tenth_of_the_writers_are_the_first_ones(call, words, tmp_path):
     out = tmp_path / "p.csv.gz"
-    arguments = ("--part", "all", "--writer-fraction", 0.2, "--out", out)
+    arguments = ("--split", "all", "--writer-fraction", 0.2, "--out", out)
     assert call("pairs", "--data", words, *arguments) == 0
     rows = list(csv.DictReader(gzip.decompress(out.read_bytes()).decode().splitlines()))
     assert {row[side][:3] for row in rows for side in ("left", "right")} == {"w00", "w01"}
@@ -73,13 +73,13 @@ def test_a_writer_with_one_word_is_counted(call, write_words, tmp_path, caplog):
     for path in sorted((root / "w03").iterdir())[1:]:
         path.unlink()
     with caplog.at_level(logging.WARNING, logger="papercommons"):
-        assert call("pairs", "--data", root, "--part", "all", "--out", tmp_path / "p.csv") == 0
+        assert call("pairs", "--data", root, "--split", "all", "--out", tmp_path / "p.csv") == 0
     assert "1 of 5 writers have one image only" in caplog.text
 
 
 def test_training_takes_pairs_from_a_file(call, train_small, words, tmp_path, caplog):
     out = tmp_path / "p.csv"
-    arguments = ("--part", "all", "--max-per-writer", 3, "--out", out)
+    arguments = ("--split", "all", "--max-per-writer", 3, "--out", out)
     assert call("pairs", "--data", words, *arguments) == 0
     run = ("--encoder", "hog", "--pairs", out, "--out", tmp_path / "run")
     with caplog.at_level(logging.WARNING, logger="papercommons"):
@@ -99,7 +99,7 @@ def test_evaluation_repeats_the_numbers_of_training(call, run, words, tmp_path):
     for name, bounds in trained["intervals"].items():
         assert judged["intervals"][name] == pytest.approx(bounds, abs=1e-4), name
     assert (out / "report.html").is_file()
-    for ours, theirs in zip(table(out / "scores.csv"), table(run / "scores.csv"), strict=True):
+    for ours, theirs in zip(table(out / "items.csv"), table(run / "items.csv"), strict=True):
         assert (ours["sample1"], ours["sample2"]) == (theirs["sample1"], theirs["sample2"])
         assert float(ours["score"]) == pytest.approx(float(theirs["score"]), abs=1e-4)
     assert call("eval", "--data", words, "--checkpoint", run, "--out", out) == 2
@@ -108,7 +108,7 @@ def test_evaluation_repeats_the_numbers_of_training(call, run, words, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--part", "train"), "THESE WRITERS WERE TRAINED ON"),
+        (("--split", "train"), "THESE WRITERS WERE TRAINED ON"),
         (("--threshold", "eer"), "THE THRESHOLD WAS CHOSEN ON THE TEST PAIRS"),
     ],
 )
@@ -282,12 +282,12 @@ def test_bad_arguments_are_one_line(call, verb, arguments, message, tmp_path, mo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--threshold", "best"), "--threshold must be dev, eer or a score, got best"),
-        (("--threshold", "nan"), "--threshold must be dev, eer or a score, got nan"),
+        (("--threshold", "best"), "--threshold must be val, eer or a score, got best"),
+        (("--threshold", "nan"), "--threshold must be val, eer or a score, got nan"),
         (("--bootstrap", "5"), "--bootstrap must be >= 10, got 5"),
         (("--pairs", "no.csv"), "no.csv: no such file; --pairs takes a table of pairs"),
-        (("--split", "seen"), "no split 'seen', it has paper, writers"),
-        (("--variant", "all", "--split", "unseen"), "no split 'unseen'"),
+        (("--split-by", "seen"), "no split 'seen', it has paper, writers"),
+        (("--variant", "all", "--split-by", "unseen"), "no split 'unseen'"),
     ],
 )
 def test_bad_options_of_an_evaluation(call, run, words, options, message, capsys):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -44,7 +45,7 @@ def scores(run, questioned, known):
 
 def held_out_pairs(run):
     """Return the number of pairs of either kind behind the calibration."""
-    pairs = json.loads((run / "export" / "config.json").read_text())["dev_ln_lr"]["pairs"]
+    pairs = json.loads((run / "export" / "config.json").read_text())["val_ln_lr"]["pairs"]
     assert pairs["same"] == pairs["different"]
     return pairs["same"]
 
@@ -74,9 +75,12 @@ def test_one_word_against_several(call, run, images, tmp_path, capsys):
     assert metrics["likelihood_ratio"] == pytest.approx(10 ** metrics["log10_lr"])
     odds = metrics["likelihood_ratio"]
     assert metrics["probability_at_even_odds"] == pytest.approx(odds / (1 + odds))
-    assert metrics["verdict"] == ("same" if each.mean() >= threshold else "different")
+    assert metrics["prediction"] == ("same" if each.mean() >= threshold else "different")
     assert "no proof of authorship" in result["limits"]
     assert {path.name for path in out.iterdir()} >= {"comparison.png", "report.html", "result.json"}
+    rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
+    assert [row["known"] for row in rows] == list(map(str, known))
+    assert [row["prediction"] for row in rows] == [str(int(s >= threshold)) for s in each]
     with Image.open(out / "comparison.png") as picture:
         assert picture.size[0] > 300
     assert "no proof of authorship" in " ".join((out / "report.html").read_text().split())
@@ -88,7 +92,7 @@ def test_the_order_of_the_two_does_not_matter(call, run, images, capsys):
         assert call("predict", *pair, "--checkpoint", run, "--json") == 0
         found.append(json.loads(capsys.readouterr().out)["metrics"])
     assert found[0]["score"] == pytest.approx(found[1]["score"], abs=1e-6)
-    assert found[0]["verdict"] == found[1]["verdict"]
+    assert found[0]["prediction"] == found[1]["prediction"]
 
 
 def test_the_alias_is_the_same_command():
@@ -160,7 +164,7 @@ def test_a_pre_trained_encoder_embeds_too(call, pretrained, images, tmp_path, ca
     assert json.loads(capsys.readouterr().out)["metrics"] == {
         "images": 1,
         "size": 256,
-        "skipped_images": 0,
+        "left_out": 0,
     }
 
 

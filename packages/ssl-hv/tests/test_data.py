@@ -15,7 +15,7 @@ from ssl_hv.data import Partners, WordData
 
 
 def writers_of(data, part):
-    return {data.words.writers[place] for place in data.parts[part]}
+    return {data.words.writers[place] for place in data.splits[part]}
 
 
 def places_in(pairs):
@@ -32,32 +32,32 @@ def data(opened):
     return WordData(opened, batch_size=8)
 
 
-def test_no_writer_is_in_two_parts(data):
-    train, dev, test = (writers_of(data, part) for part in ("train", "dev", "test"))
-    assert not train & dev
-    assert not (train | dev) & test
-    assert len(dev) >= 2
-    assert len(train | dev | test) == 14
-    assert writers_of(data, "unlabelled") == train | dev
-    assert data.split == "writers"
-    for part in ("train", "dev", "test"):
-        assert places_in(data.pairs[part]) <= set(data.parts[part])
+def test_no_writer_is_in_two_splits(data):
+    train, val, test = (writers_of(data, part) for part in ("train", "val", "test"))
+    assert not train & val
+    assert not (train | val) & test
+    assert len(val) >= 2
+    assert len(train | val | test) == 14
+    assert writers_of(data, "unlabelled") == train | val
+    assert data.split_by == "writers"
+    for part in ("train", "val", "test"):
+        assert places_in(data.pairs[part]) <= set(data.splits[part])
 
 
 def test_dev_writers_come_out_of_the_labelled_ones(opened):
     whole, half = WordData(opened), WordData(opened, writer_fraction=0.5)
-    labelled = writers_of(half, "train") | writers_of(half, "dev")
+    labelled = writers_of(half, "train") | writers_of(half, "val")
     every = sorted(writers_of(whole, "unlabelled"))
     assert labelled == set(every[: len(every) // 2])  # the first ones, as in the paper
-    assert half.parts["unlabelled"] == whole.parts["unlabelled"]
-    assert half.parts["test"] == whole.parts["test"]
+    assert half.splits["unlabelled"] == whole.splits["unlabelled"]
+    assert half.splits["test"] == whole.splits["test"]
     assert half.writers == sorted(writers_of(half, "train"))
 
 
 def test_more_dev_writers_leave_fewer_to_train_on(opened):
     more = WordData(opened, val_fraction=0.5)
-    assert len(writers_of(more, "dev")) == round(0.5 * len(writers_of(more, "unlabelled")))
-    assert not writers_of(more, "dev") & writers_of(more, "train")
+    assert len(writers_of(more, "val")) == round(0.5 * len(writers_of(more, "unlabelled")))
+    assert not writers_of(more, "val") & writers_of(more, "train")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -73,14 +73,14 @@ def test_image_batches_hold_what_their_indices_say(opened, channels):
             name = opened.writers[place]
             assert writer == (data.writers.index(name) if name in data.writers else -1)
         seen += indices.tolist()
-    assert len(set(seen)) == len(seen) == len(data.parts["unlabelled"]) // 8 * 8
-    assert set(seen) <= set(data.parts["unlabelled"])
+    assert len(set(seen)) == len(seen) == len(data.splits["unlabelled"]) // 8 * 8
+    assert set(seen) <= set(data.splits["unlabelled"])
 
 
 def test_batches_of_writers_hold_labelled_ones_alone(opened):
     data = WordData(opened, batches="writers", batch_size=8)
     batches = list(data.train_dataloader())
-    assert {*torch.cat([b.indices for b in batches]).tolist()} <= set(data.parts["train"])
+    assert {*torch.cat([b.indices for b in batches]).tolist()} <= set(data.splits["train"])
     numbers = torch.cat([batch.writers for batch in batches])
     assert numbers.min() >= 0
     assert numbers.max() < len(data.writers)
@@ -95,7 +95,7 @@ def test_pair_batches_hold_the_pairs(opened):
     for images, places in ((batch.left, pairs.left), (batch.right, pairs.right)):
         np.testing.assert_array_equal(images[:, 0].numpy(), opened.load(places))
     (val,) = data.val_dataloader()
-    assert len(val.same) == len(data.pairs["dev"])
+    assert len(val.same) == len(data.pairs["val"])
 
 
 def test_the_order_follows_seed_and_epoch(opened):
@@ -124,7 +124,7 @@ def test_pretraining_has_no_validation(data):
 def test_a_set_smaller_than_a_batch_is_one_batch(opened):
     data = WordData(opened, batch_size=500)
     (batch,) = data.train_dataloader()
-    assert sorted(batch.indices.tolist()) == data.parts["unlabelled"]
+    assert sorted(batch.indices.tolist()) == data.splits["unlabelled"]
 
 
 def test_most_pairs_of_a_writer(opened):
@@ -135,13 +135,13 @@ def test_most_pairs_of_a_writer(opened):
     assert len(data.pairs["test"]) == len(WordData(opened).pairs["test"])
 
 
-def test_pairs_outside_the_training_part_are_left_out_aloud(opened, data, tmp_path, caplog):
+def test_pairs_outside_the_training_split_are_left_out_aloud(opened, data, tmp_path, caplog):
     everything = make_pairs(opened, range(len(opened)))
     write_pairs(tmp_path / "all.csv", everything, opened)
     with caplog.at_level(logging.WARNING, logger="papercommons"):
         given = WordData(opened, pairs=str(tmp_path / "all.csv"))
     kept = given.pairs["train"]
-    train = set(data.parts["train"])
+    train = set(data.splits["train"])
     expected = [
         bool({int(a), int(b)} <= train)
         for a, b in zip(everything.left, everything.right, strict=True)
@@ -160,7 +160,7 @@ def test_a_folder_with_its_own_split(words, tmp_path):
         part = "test" if writer.name > "w08" else "train"
         shutil.copytree(writer, tmp_path / part / writer.name)
     data = WordData(str(tmp_path))
-    assert data.split == "published"
+    assert data.split_by == "published"
     assert writers_of(data, "test") == {"w09", "w10", "w11", "w12", "w13"}
     shutil.copytree(words / "w00", tmp_path / "test" / "w00")
     with pytest.raises(DataError, match=r"1 writers are in both train and test \(w00\)"):
@@ -221,7 +221,7 @@ def test_too_few_writers_are_told(write_words, tmp_path):
     with pytest.raises(DataError, match="at least 4 are needed to hold 2 out"):
         WordData(str(root))
     with pytest.raises(DataError, match="no split 'unseen'"):
-        WordData(str(root), split="unseen")
+        WordData(str(root), split_by="unseen")
 
 
 def test_partners_are_other_words_of_the_same_page(tmp_path, write_pack):

@@ -27,7 +27,7 @@ def test_two_processes_train_as_one_and_the_first_judges(words, call, tmp_path):
     for name in ("one", "two"):
         with (tmp_path / name / "metrics.csv").open(newline="") as file:
             logged += [row for row in csv.DictReader(file)]
-        with (tmp_path / name / "scores.csv").open(newline="") as file:
+        with (tmp_path / name / "items.csv").open(newline="") as file:
             scores.append([float(row["score"]) for row in csv.DictReader(file)])
     assert float(logged[0]["val/auc"]) == pytest.approx(float(logged[1]["val/auc"]), abs=1e-4)
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)

@@ -24,7 +24,7 @@ def test_names_lead_to_their_modules():
 
 def test_each_method_has_its_module():
     from ssl_hv.lightning import PRETRAINING
-    from ssl_hv.recipes import METHODS, PAPER
+    from ssl_hv.presets import METHODS, PAPER
 
     assert set(PRETRAINING) == set(METHODS) == set(PAPER)
     assert all(getattr(ssl_hv, module.__name__) is module for module in PRETRAINING.values())

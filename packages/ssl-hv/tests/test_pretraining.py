@@ -11,8 +11,8 @@ from papercommons.training import fit
 from ssl_hv.data import WordData
 from ssl_hv.encoders import create_encoder
 from ssl_hv.lightning import PRETRAINING, VICRegModule
+from ssl_hv.presets import COMPARING, METHODS, PAPER, Recipe, recipe_of
 from ssl_hv.pretraining import choose_encoder, picture_sections
-from ssl_hv.recipes import COMPARING, METHODS, PAPER, Recipe, recipe_of
 from ssl_hv.saved import load_encoder
 from ssl_hv.verifier import as_ink
 from torch.optim import SGD, AdamW
@@ -143,10 +143,10 @@ def test_dino_sees_two_whole_words_and_six_parts():
 
 @pytest.mark.parametrize("augmentation", ["paper", "none"])
 def test_augmentation_is_chosen_by_name(augmentation, monkeypatch):
-    from ssl_hv import augment
+    from ssl_hv import augmentation
 
     seen = []
-    monkeypatch.setattr(augment, "paper", lambda images, **how: seen.append(how) or images)
+    monkeypatch.setattr(augmentation, "paper", lambda images, **how: seen.append(how) or images)
     make("vicreg", augmentation=augmentation).views(torch.rand(2, 1, 32, 32))
     assert seen == ([{"solarize": 0.1}] * 2 if augmentation == "paper" else [])
 
@@ -287,7 +287,7 @@ def test_a_run_leaves_an_encoder_and_a_report(pretrained):
     assert made >= {"config.yaml", "metrics.csv", "last.ckpt", "export", "result.json"}
     assert "best.ckpt" not in made  # there are no labels to choose with
     result = json.loads((pretrained / "result.json").read_text())
-    assert 0 <= result["metrics"]["dev_auc_centred_cosine"] <= 1
+    assert 0 <= result["metrics"]["val_auc_centred_cosine"] <= 1
     assert result["seed"] == 0
     assert "No label was used" in result["limits"]
     encoder, config = load_encoder(pretrained / "export")

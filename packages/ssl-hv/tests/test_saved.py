@@ -74,5 +74,5 @@ def test_a_broken_configuration_is_told_in_one_line(saved, change, message):
 def test_other_peoples_configurations_are_told_apart(saved):
     config = saved[1] / "config.json"
     config.write_text('{"model": "bert"}')
-    with pytest.raises(DataError, match="no entry encoder, encoder_options: not an encoder of ssl"):
+    with pytest.raises(DataError, match="entry package: expected ssl-hv, got None"):
         load_encoder(saved[1])

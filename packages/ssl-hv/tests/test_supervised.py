@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from papercommons.metrics.roc import binary_auc
 from papercommons.metrics.verification import equal_error_rate
 from ssl_hv.data import ImageBatch, PairBatch, WordData
-from ssl_hv.recipes import Recipe
+from ssl_hv.presets import Recipe
 from ssl_hv.supervised import VerifierModule, WriterModule
 from ssl_hv.verifier import SiameseVerifier
 from torch.nn import functional as F
@@ -149,7 +149,7 @@ def test_validation_is_of_all_pairs_at_once(pairs):
         torch.nn.init.normal_(module.verifier.head.mlp[2].weight)
         loader = pairs.val_dataloader()
         (found,) = Trainer(**QUIET).validate(module, loader, verbose=False)
-        made = pairs.pairs["dev"]
+        made = pairs.pairs["val"]
         with torch.no_grad():
             scores = module(pairs.images[made.left], pairs.images[made.right]).numpy()
         assert found["val/auc"] == pytest.approx(binary_auc(scores, made.same), abs=1e-6)

@@ -105,7 +105,7 @@ def test_it_travels_to_other_processes(head):
 
 def test_an_encoder_alone_is_no_verifier(tmp_path):
     save_encoder(LayoutResNet(**TINY), tmp_path, name="resnet-layout", options=TINY)
-    with pytest.raises(DataError, match="no entry head, head_options: no verifier; ssl-hv-train"):
+    with pytest.raises(DataError, match="an encoder, no verifier; ssl-hv-train"):
         SiameseVerifier.from_pretrained(tmp_path)
 
 

@@ -8,12 +8,13 @@ from typing import Literal
 
 from papercommons.checks import check_at_least, check_fraction, check_positive, check_seed
 from papercommons.cli import ComputeOptions, FloatRunOptions, program
+from papercommons.data.word_options import LabelOptions, WordOptions, check_pairs
 from papercommons.errors import DataError, nearest
 from papercommons.files import check_file_out, check_out, find_saved
 from papercommons.report import Result
 
-from ssl_hv.options import LabelOptions, RecipeOptions, WordOptions
-from ssl_hv.recipes import GENERATIVE, METHODS
+from ssl_hv.options import RecipeOptions
+from ssl_hv.presets import GENERATIVE, METHODS
 
 
 def pretrain(
@@ -24,6 +25,7 @@ def pretrain(
     width: int | None = None,
     channels: Literal[1, 3] = 1,
     positives: Literal["word", "page"] = "word",
+    allow_writer_overlap: bool = False,
     out: str = "runs/ssl-hv-pretrain",
     words: WordOptions = WordOptions(),
     recipe: RecipeOptions = RecipeOptions(),
@@ -41,6 +43,7 @@ def pretrain(
         channels: 1, or 3 equal ones as the published scripts have.
         positives: what methods that compare views take for alike: two views of one word, or (page)
             of two words of one page, known to be of one hand: a weak label, where pages are known.
+        allow_writer_overlap: accept writers in both training and test split.
         out: new folder for checkpoints, metrics.csv, export/, result.json and report.html.
         words: the images.
         recipe: the recipe.
@@ -58,7 +61,17 @@ def pretrain(
     from ssl_hv.pretraining import pretrain_encoder
 
     return pretrain_encoder(
-        data, method, encoder, width, channels, positives, out, words, recipe, run
+        data,
+        method,
+        encoder,
+        width,
+        channels,
+        positives,
+        allow_writer_overlap,
+        out,
+        words,
+        recipe,
+        run,
     )
 
 
@@ -94,7 +107,7 @@ def train(
         encoder_lr: factor of the learning rate for the encoder.
         head_input: of objective pairs: absolute difference; product adds the product; signed is
             the published script's (the order of the two images then matters).
-        out: new folder for checkpoints, metrics.csv, export/, scores.csv, result.json and
+        out: new folder for checkpoints, metrics.csv, export/, items.csv, result.json and
             report.html.
         words: the images.
         labels: the labels.
@@ -130,8 +143,8 @@ def evaluate(
     data: str,
     checkpoint: str,
     pairs: str | None = None,
-    part: Literal["test", "train", "all"] = "test",
-    threshold: str = "dev",
+    split: Literal["train", "test", "all"] = "test",
+    threshold: str = "val",
     bootstrap: int = 1000,
     out: str | None = None,
     words: WordOptions = WordOptions(),
@@ -142,27 +155,25 @@ def evaluate(
     Args:
         data: as for ssl-hv-pretrain.
         checkpoint: the --out folder of ssl-hv-train, or its export/.
-        pairs: CSV or parquet file of pairs; else those of --part.
-        part: of the split: test, train or all writers, with generated pairs (CEDAR's own list for
-            test).
-        threshold: dev (chosen on held-out training writers), eer (where both errors are equal on
+        pairs: CSV or parquet file of pairs; else those of --split.
+        split: train, test or all writers, with generated pairs (CEDAR's own list for test).
+        threshold: val (chosen on held-out training writers), eer (where both errors are equal on
             these pairs: it flatters) or a score.
         bootstrap: resamples of writers for the intervals.
-        out: folder for scores.csv, result.json and report.html; nothing is written if not given.
+        out: folder for items.csv, result.json and report.html; nothing is written if not given.
         words: the images.
         run: where and how to compute.
     """
     check_data(data)
     find_saved(checkpoint)
-    if pairs is not None and not Path(pairs).is_file():
-        raise DataError(f"{pairs}: no such file; --pairs takes a table of pairs")
+    check_pairs(pairs)
     check_threshold(threshold)
     check_at_least(10, bootstrap=bootstrap)
     if out is not None:
         check_out(out, overwrite=run.overwrite, keep=[data, checkpoint, pairs])
-    from ssl_hv.judging import evaluate_verifier
+    from ssl_hv.evaluating import evaluate_verifier
 
-    return evaluate_verifier(data, checkpoint, pairs, part, threshold, bootstrap, out, words, run)
+    return evaluate_verifier(data, checkpoint, pairs, split, threshold, bootstrap, out, words, run)
 
 
 def embed(
@@ -208,8 +219,8 @@ def predict(
     Args:
         images: the questioned word first, then one or more of the same word by one known writer.
         checkpoint: the --out folder of ssl-hv-train, or its export/.
-        out: folder for comparison.png, result.json and report.html; nothing is written if not
-            given.
+        out: folder for comparison.png, predictions.csv, result.json and report.html; nothing is
+            written if not given.
         resize: cut words to their ink and fit them into squares of this side.
         run: where and how to compute.
     """
@@ -233,21 +244,21 @@ def pairs(
     *,
     data: str,
     out: str = "pairs.csv",
-    part: Literal["train", "test", "all"] = "train",
+    split: Literal["train", "test", "all"] = "train",
     writer_fraction: float = 1.0,
     max_per_writer: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
     words: WordOptions = WordOptions(),
 ) -> Result:
-    """Write pairs of one part of a split: all same-writer pairs, and as many different ones.
+    """Write pairs of one split: all same-writer pairs, and as many different ones.
 
     Args:
         data: as for ssl-hv-pretrain.
         out: .csv or .csv.gz file with columns left, right, label, or .parquet file with the
             authors' sample1, sample2, label.
-        part: of the split; all takes every writer.
-        writer_fraction: share of the writers of that part, the first ones by name.
+        split: train, test or all writers.
+        writer_fraction: share of the writers of that split, the first ones by name.
         max_per_writer: most same-writer pairs of one writer.
         seed: of the different-writer pairs.
         overwrite: replace the file if it exists.
@@ -262,7 +273,7 @@ def pairs(
     check_file_out(out, overwrite=overwrite, keep=[data])
     from ssl_hv.pairing import make_pair_file
 
-    return make_pair_file(data, out, part, writer_fraction, max_per_writer, seed, words)
+    return make_pair_file(data, out, split, writer_fraction, max_per_writer, seed, words)
 
 
 def check_data(data: str) -> None:
@@ -285,7 +296,15 @@ def check_encoder(encoder: str) -> None:
 
 
 def check_width(width: int | None, encoder: str | None) -> None:
-    """Raise ValueError if a width is given that no encoder takes."""
+    """Raise ValueError if a width is given that no encoder takes.
+
+    Args:
+        width: of the first stage.
+        encoder: name or folder; None is the preset's.
+
+    Raises:
+        ValueError: see above, or it is below 4.
+    """
     if width is None:
         return
     if encoder not in (None, "resnet-layout"):
@@ -294,15 +313,15 @@ def check_width(width: int | None, encoder: str | None) -> None:
 
 
 def check_threshold(threshold: str) -> None:
-    """Raise ValueError if `threshold` is neither dev, eer nor a number."""
-    if threshold in ("dev", "eer"):
+    """Raise ValueError if `threshold` is neither val, eer nor a number."""
+    if threshold in ("val", "eer"):
         return
     try:
         known = math.isfinite(float(threshold))
     except ValueError:
         known = False
     if not known:
-        raise ValueError(f"--threshold must be dev, eer or a score, got {threshold}")
+        raise ValueError(f"--threshold must be val, eer or a score, got {threshold}")
 
 
 main_pretrain = program(pretrain, "ssl-hv-pretrain")

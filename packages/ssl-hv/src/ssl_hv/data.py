@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 log = logging.getLogger("papercommons")
 
+NAMES = {"dev": "val"}
 MOST_VAL_PAIRS = 2000  # each costs two images; calibration takes all
 
 
@@ -147,15 +148,15 @@ class PairDataset(Dataset[PairBatch]):
 
 
 class WordData(LightningDataModule):
-    """Word images by writer, divided, with the pairs of each part.
+    """Word images by writer, divided, with the pairs of each split.
 
     Args:
         data: folder, see `papercommons.data.words.open_words`; or words already opened.
-        batches: what training sees: ``images`` (all of the training part, unlabelled), ``pairs``
+        batches: what training sees: ``images`` (the whole training split, unlabelled), ``pairs``
             or ``writers`` (both of the labelled training writers alone).
         positives: what ``images`` are compared with: ``word``, the word itself, or ``page``,
             another word of its page (known to be of one writer: a weak label).
-        split: see `papercommons.data.words.split_words`; ``auto`` is unseen for CEDAR AND, the
+        split_by: see `papercommons.data.words.split_words`; ``auto`` is unseen for CEDAR AND, the
             folder's own where it has one, else by writer.
         variant: clean, or all with CEDAR's wrong words.
         writer_fraction: share of the training writers whose labels are used, in (0, 1].
@@ -170,14 +171,14 @@ class WordData(LightningDataModule):
         resize: fit images of other sizes into squares of this side.
         verify: compare every image with the checksum that the pack gives.
         skip_bad: leave out images that cannot be used (they are named) instead of stopping.
-        allow_writer_overlap: accept a split with writers in common.
+        allow_writer_overlap: accept writers in both training and test split.
 
     Attributes:
         words: the set.
         images: uint8, shape (N, C, H, W).
-        split: its name.
-        parts: ``unlabelled`` (the whole training part), ``train``, ``dev``, ``test`` -> places.
-        pairs: ``train``, ``dev``, ``test`` -> `Pairs`.
+        split_by: how it is divided.
+        splits: ``unlabelled`` (the whole training split), ``train``, ``val``, ``test`` -> places.
+        pairs: ``train``, ``val``, ``test`` -> `Pairs`.
         writers: names of the labelled training writers, in the order of their class numbers.
 
     Raises:
@@ -191,7 +192,7 @@ class WordData(LightningDataModule):
         *,
         batches: Literal["images", "pairs", "writers"] = "images",
         positives: Literal["word", "page"] = "word",
-        split: str = "auto",
+        split_by: str = "auto",
         variant: Literal["clean", "all"] = "clean",
         writer_fraction: float = 1.0,
         val_fraction: float = 0.1,
@@ -220,9 +221,9 @@ class WordData(LightningDataModule):
                 str(data), variant=variant, verify=verify, skip_bad=skip_bad, resize=resize
             )
         self.words = words
-        parts = divide_words(
+        divided = divide_words(
             words,
-            split=split,
+            split=split_by,
             writer_fraction=writer_fraction,
             val_fraction=val_fraction,
             pairs=pairs,
@@ -230,22 +231,24 @@ class WordData(LightningDataModule):
             seed=seed,
             allow_writer_overlap=allow_writer_overlap,
         )
-        self.split, self.parts, self.pairs = parts.split, parts.places, parts.pairs
+        self.split_by = divided.split
+        self.splits = {NAMES.get(name, name): places for name, places in divided.places.items()}
+        self.pairs = {NAMES.get(name, name): some for name, some in divided.pairs.items()}
         self.images = load_images(words, in_channels)
-        self.writers = sorted({words.writers[place] for place in self.parts["train"]})
+        self.writers = sorted({words.writers[place] for place in self.splits["train"]})
         number = {writer: k for k, writer in enumerate(self.writers)}
         self.writer_numbers = torch.tensor([number.get(writer, -1) for writer in words.writers])
 
     @property
     def has_val(self) -> bool:
         """Whether there are pairs of held-out writers to choose with."""
-        return self.batches != "images" and len(self.pairs["dev"]) > 0
+        return self.batches != "images" and len(self.pairs["val"]) > 0
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled training batches; a last, smaller one is left out."""
         if self.batches == "pairs":
             return self._loader(PairDataset(self.images, self.pairs["train"]), shuffle=True)
-        places = self.parts["unlabelled" if self.batches == "images" else "train"]
+        places = self.splits["unlabelled" if self.batches == "images" else "train"]
         groups = self._pages(places) if self.positives == "page" else None
         dataset = ImageDataset(self.images, self.writer_numbers, places, groups, self.seed)
         if dataset.partners is not None and dataset.partners.alone:
@@ -256,7 +259,7 @@ class WordData(LightningDataModule):
         """Return pairs of the held-out writers, at most 2,000; none while pre-training."""
         if not self.has_val:
             return []
-        pairs = self.pairs["dev"]
+        pairs = self.pairs["val"]
         order = np.random.default_rng(self.seed).permutation(len(pairs))
         chosen = pairs.take(np.sort(order[:MOST_VAL_PAIRS]))
         return self._loader(PairDataset(self.images, chosen))
@@ -292,6 +295,10 @@ class WordData(LightningDataModule):
 
 def load_images(words: Words, in_channels: int) -> Tensor:
     """Return all images, uint8, shape (N, in_channels, H, W); channels are equal.
+
+    Args:
+        words: the set.
+        in_channels: 1 or 3.
 
     Raises:
         DataError: see `papercommons.data.words.Words.load`.

@@ -9,30 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from papercommons.cli import ComputeOptions, DeviceOptions, track
+from papercommons.cli import ComputeOptions, track
+from papercommons.data.defects import LeftOut
 from papercommons.data.images import find_images
 from papercommons.data.word_layouts import WordFile, read_word
-from papercommons.errors import DataError
+from papercommons.devices import autocast, compute_device
 from papercommons.files import atomic_path, find_saved, hash_files
 from papercommons.report import Result, describe_device
-from papercommons.training import make_trainer
 from torch import Tensor, nn
 
 from ssl_hv.encoders import DESCRIPTORS, create_encoder
+from ssl_hv.options import PACKAGE
 from ssl_hv.saved import load_encoder
 from ssl_hv.shapes import check_size
 from ssl_hv.verifier import as_ink
 
 BATCH = 512
-PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
-
-def compute_device(run: ComputeOptions | DeviceOptions) -> torch.device:
-    """Return the device that the options of a command mean."""
-    if isinstance(run, ComputeOptions):
-        run = DeviceOptions(seed=run.seed, accelerator=run.accelerator, devices="1")
-    device: torch.device = make_trainer(run).strategy.root_device
-    return device
 
 
 @torch.no_grad()
@@ -57,12 +49,10 @@ def embed(
     """
     before = encoder.training
     encoder.eval().to(device)
-    kind = torch.device(device).type
-    dtype = PRECISIONS.get(precision)
     parts = []
     batches = images.split(batch_size)
     for part in batches if label is None else track(batches, label):
-        with torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
+        with autocast(device, precision):
             parts.append(encoder(as_ink(part.to(device))).float().cpu())
     encoder.train(before)
     return torch.cat(parts)
@@ -99,45 +89,39 @@ def embed_images(
     channels, size = options.get("in_channels", 1), options.get("image_size", 64)
     device = compute_device(run)
     names: list[str] = []
-    skipped: list[str] = []
+    left_out = LeftOut(skip_bad)
     parts = []
-    words = _read_words(find_images(images), resize, size, skipped if skip_bad else None)
+    words = _read_words(find_images(images), resize, size, left_out)
     while batch := list(islice(words, BATCH)):
         names += [name for name, _ in batch]
         pixels = torch.from_numpy(np.stack([word for _, word in batch]))[:, None]
         pixels = pixels.expand(-1, channels, -1, -1)
         parts.append(embed(encoder, pixels, device=device, precision=run.precision, label=None))
-    if not parts:
-        raise DataError(f"{images[0]}: none of the images can be used; {skipped[0]}")
+    left_out.check_any(len(names), "images")
     vectors = torch.cat(parts).numpy()
     with atomic_path(out) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, names=np.array(names), vectors=vectors)
     return Result(
-        package="ssl-hv",
+        package=PACKAGE,
         command="ssl-hv-embed",
         title=f"{len(names)} embeddings of {vectors.shape[1]} numbers by {checkpoint}",
-        metrics={"images": len(names), "size": vectors.shape[1], "skipped_images": len(skipped)},
+        metrics={"images": len(names), "size": vectors.shape[1], "left_out": len(left_out)},
         settings={"checkpoint": checkpoint, "out": out, "resize": resize, **run.settings()},
         limits="Embeddings of one handwritten word each; distances mean something only between "
         "images of the same word.",
         data_hash=hash_files([Path(name) for name in names]) if data_hash is None else data_hash,
         device=describe_device(device),
         files={"embeddings": out},
-        notes=[f"left out: {why}" for why in skipped],
+        notes=left_out.notes(),
     )
 
 
 def _read_words(
-    paths: Sequence[Path], resize: int | None, size: int, skipped: list[str] | None
+    paths: Sequence[Path], resize: int | None, size: int, left_out: LeftOut
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Give name and image of each file; `skipped` gets what is wrong with others, None raises."""
+    """Give name and image of each file that can be used."""
     for path in track(paths, "embedding"):
-        try:
+        with left_out.noting():
             word = read_word(WordFile(path.name, "", path), None, resize)
             check_size(size, word.shape, str(path))
-        except DataError as error:
-            if skipped is None:
-                raise
-            skipped.append(str(error))
-        else:
             yield str(path), word

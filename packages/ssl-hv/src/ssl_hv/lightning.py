@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule
 from papercommons.optimization import stop_if_diverged, with_warmup_cosine
 from torch import Tensor, nn
 
-from ssl_hv import augment
-from ssl_hv.augment import Augment
+from ssl_hv import augmentation
+from ssl_hv.augmentation import Augment
 from ssl_hv.data import ImageBatch
 from ssl_hv.encoders import create_encoder
 from ssl_hv.objectives.aim import AIM
@@ -27,7 +27,7 @@ from ssl_hv.objectives.simsiam import SimSiam
 from ssl_hv.objectives.vae import VAE
 from ssl_hv.objectives.vicreg import VICReg
 from ssl_hv.optimization import make_optimizer
-from ssl_hv.recipes import PAPER, Recipe
+from ssl_hv.presets import PAPER, Recipe
 from ssl_hv.verifier import as_ink
 
 
@@ -96,8 +96,8 @@ class PretrainModule(LightningModule):
         if self.augmentation == "none":
             return images
         if self.augmentation == "paper":
-            return augment.paper(images, **(self.recipe.views | local))
-        return augment.handwriting(images, **local)
+            return augmentation.paper(images, **(self.recipe.views | local))
+        return augmentation.handwriting(images, **local)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
@@ -108,7 +108,12 @@ class PretrainModule(LightningModule):
         return parts["loss"]
 
     def log_parts(self, parts: Mapping[str, Tensor], count: int) -> None:
-        """Log the means of an epoch."""
+        """Log the means of an epoch.
+
+        Args:
+            parts: scalars by name, of one batch.
+            count: images in the batch.
+        """
         named = {f"train/{name}": value.detach() for name, value in parts.items()}
         self.log_dict(named, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
 
@@ -162,7 +167,12 @@ class DINOModule(PretrainModule):
     method, objective_class = "dino", DINO
 
     def views(self, images: Tensor, partners: Tensor | None = None) -> list[Tensor]:
-        """Return the global views, then the local ones, at half the side."""
+        """Return the global views, then the local ones, at half the side.
+
+        Args:
+            images: ink 1, shape (N, C, H, W).
+            partners: what they are compared with, of the same shape; None is themselves.
+        """
         side = images.shape[-1] // 2
         local: dict[str, Any] = {"size": side, "share": 0.6}
         if self.augmentation == "paper":

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.optim import SGD, AdamW, Optimizer
 
-from ssl_hv.recipes import Recipe
+from ssl_hv.presets import Recipe
 
 
 def make_optimizer(parameters: Any, recipe: Recipe) -> Optimizer:

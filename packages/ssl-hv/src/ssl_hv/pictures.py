@@ -17,7 +17,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from papercommons.data.words import Words
 
-    from ssl_hv.judging import Judgement
+    from ssl_hv.evaluation import Judgement
 
 MOST_WRITERS = 10
 LN_TEN = math.log(10)
@@ -105,7 +105,13 @@ def tippett_png(found: Judgement) -> bytes:
 
 
 def errors_sections(found: Judgement, words: Words, images: Tensor) -> list[Section]:
-    """Return pictures of the pairs that mislead most, at most six of each kind."""
+    """Return pictures of the pairs that mislead most, at most six of each kind.
+
+    Args:
+        found: what the verifier says.
+        words: their names.
+        images: uint8, shape (N, C, H, W).
+    """
     sections = []
     for label, heading, sign in (
         (0, "Two writers taken for one: the worst", 1),
@@ -133,7 +139,12 @@ def errors_sections(found: Judgement, words: Words, images: Tensor) -> list[Sect
 
 
 def side_by_side(left: Tensor, right: Tensor) -> np.ndarray:
-    """Return two pictures as one with a grey line between, uint8, shape (H, 2 W + 3)."""
+    """Return two pictures as one with a grey line between, uint8, shape (H, 2 W + 3).
+
+    Args:
+        left: uint8, shape (H, W).
+        right: likewise.
+    """
     line = left.new_full((left.shape[0], 3), 160)
     joined: np.ndarray = torch.cat([left, line, right], dim=1).numpy()
     return joined
@@ -174,7 +185,13 @@ def embedding_sections(
 
 
 def map_png(vectors: np.ndarray, writers: np.ndarray, method: str) -> bytes:
-    """Return a PNG with a map in two dimensions and the matrix of cosines."""
+    """Return a PNG with a map in two dimensions and the matrix of cosines.
+
+    Args:
+        vectors: embeddings, float32, shape (N, D), N >= 5.
+        writers: of each, shape (N,), sorted.
+        method: see `flatten`.
+    """
     unit = F.normalize(torch.from_numpy(vectors)).numpy()
     flat = flatten(unit, method)
 

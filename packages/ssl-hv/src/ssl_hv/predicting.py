@@ -12,12 +12,13 @@ import torch
 from papercommons.checkpoint import read_config
 from papercommons.cli import ComputeOptions
 from papercommons.data.word_layouts import WordFile, read_word
+from papercommons.devices import compute_device
 from papercommons.errors import DataError
-from papercommons.files import atomic_path, find_saved, hash_files, prepare_out
+from papercommons.files import atomic_path, find_saved, hash_files, prepare_out, write_csv
 from papercommons.report import Result, Section, describe_device, write_report
 
-from ssl_hv.embedding import compute_device, embed
-from ssl_hv.judging import PACKAGE
+from ssl_hv.embedding import embed
+from ssl_hv.options import PACKAGE
 from ssl_hv.pictures import LN_TEN, comparison_png
 from ssl_hv.shapes import check_size
 from ssl_hv.verifier import LIMITS, SiameseVerifier
@@ -74,7 +75,7 @@ def compare_words(
         scores = verifier.score(embeddings[:1].expand(len(known), -1), embeddings[1:])
         ratios = verifier.log_likelihood_ratio(scores) / LN_TEN
         between = known_spread(verifier, embeddings[1:])
-    remembered = read_config(find_saved(checkpoint)).get("dev_ln_lr", {})
+    remembered = read_config(find_saved(checkpoint)).get("val_ln_lr", {})
     log10_lr, capped = cap(float(ratios.mean()), remembered.get("pairs"))
     score = float(scores.mean())
     same = score >= float(verifier.threshold)
@@ -92,7 +93,7 @@ def compare_words(
         f"{describe_ratio(log10_lr)}",
         rows=rows,
         metrics={
-            "verdict": "same" if same else "different",
+            "prediction": "same" if same else "different",
             "log10_lr": log10_lr,
             "likelihood_ratio": 10**log10_lr if abs(log10_lr) < 300 else None,
             "capped": bool(capped),
@@ -114,6 +115,14 @@ def compare_words(
     if out is None:
         return result
     folder = prepare_out(out, settings, overwrite=run.overwrite)
+    judged = [
+        {"questioned": questioned, "known": path}
+        | {"score": f"{s:.6f}", "ln_lr": f"{r * LN_TEN:.4f}"}
+        | {"prediction": int(s >= verifier.threshold)}
+        for path, s, r in zip(known, scores.tolist(), ratios.tolist(), strict=True)
+    ]
+    write_csv(folder / "predictions.csv", judged)
+    result.files["predictions"] = str(folder / "predictions.csv")
     captions = [f"questioned\n{Path(questioned).name}", *(f"known\n{Path(p).name}" for p in known)]
     picture = comparison_png(images[0], images[1:], captions, log10_lr, remembered)
     with atomic_path(folder / "comparison.png") as temporary:

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
 from papercommons.cli import RunOptions, leave_process_group
+from papercommons.data.word_options import WordOptions
+from papercommons.devices import compute_device
 from papercommons.files import is_first_process
+from papercommons.presets import resolve_preset
 from papercommons.report import Result, Section, describe_device, image_grid_png, write_report
 from papercommons.training import (
     begin_run,
     fit,
     history_section,
     may_use_cuda,
+    run_files,
     seed_everything,
 )
 
 from ssl_hv.data import WordData
-from ssl_hv.embedding import compute_device, embed
+from ssl_hv.embedding import embed
 from ssl_hv.encoders import NETWORKS
+from ssl_hv.evaluation import score_pairs
 from ssl_hv.heads import CosineHead
-from ssl_hv.judging import PACKAGE, score_pairs
 from ssl_hv.lightning import PRETRAINING, PretrainModule
-from ssl_hv.options import RecipeOptions, WordOptions
+from ssl_hv.options import PACKAGE, RecipeOptions
 from ssl_hv.pictures import curves_of, embedding_sections
-from ssl_hv.recipes import LENGTH, Recipe, recipe_of
+from ssl_hv.presets import ENCODER, Recipe, pretraining_presets, recipe_of
 from ssl_hv.saved import save_encoder
 from ssl_hv.training import describe
 from ssl_hv.verifier import SiameseVerifier, as_ink
-
-log = logging.getLogger("papercommons")
 
 LOOKED_AT = (
     "The AUC needs the writers of some training words; it is only looked at and chooses nothing."
@@ -66,6 +67,7 @@ def pretrain_encoder(
     width: int | None,
     channels: int,
     positives: Literal["word", "page"],
+    allow_writer_overlap: bool,
     out: str,
     words: WordOptions,
     options: RecipeOptions,
@@ -77,11 +79,12 @@ def pretrain_encoder(
 
     Args:
         data: folder of words.
-        method: one of `ssl_hv.recipes.METHODS`.
+        method: one of `ssl_hv.presets.METHODS`.
         encoder: name of an encoder; the preset's if not given.
         width: of resnet-layout; the preset's if not given.
         channels: of the images.
         positives: what a word is compared with, see `WordData`.
+        allow_writer_overlap: accept writers in both training and test split.
         out: folder of the run.
         words: the images.
         options: the recipe.
@@ -91,15 +94,13 @@ def pretrain_encoder(
         ValueError: an encoder that the method cannot train.
         DataError: the words cannot be used, see `WordData`.
     """
-    preset = options.preset
-    if preset == "auto":
-        preset = "paper" if may_use_cuda(run) else "quick"
+    values = resolve_preset(
+        pretraining_presets(method), options.preset, asdict(options), cuda=may_use_cuda(run)
+    )
+    preset = values["preset"]
     encoder = choose_encoder(method, encoder, preset)
-    recipe = recipe_of(method, preset)
-    values = {k: LENGTH[preset][k] for k in ("epochs", "batch_size", "warmup")} | asdict(recipe)
-    values |= {k: v for k, v in asdict(options).items() if v is not None} | {"preset": preset}
     recipe = replace(
-        recipe,
+        recipe_of(method, preset),
         optimizer=values["optimizer"],
         lr=values["lr"],
         weight_decay=values["weight_decay"],
@@ -110,6 +111,7 @@ def pretrain_encoder(
         batches="images",
         positives=positives,
         **asdict(words),
+        allow_writer_overlap=allow_writer_overlap,
         batch_size=values["batch_size"],
         seed=run.seed,
         num_workers=run.num_workers,
@@ -119,7 +121,7 @@ def pretrain_encoder(
     size = data_module.images.shape[-1]
     encoder_options: dict[str, Any] = {"in_channels": channels, "image_size": size}
     if encoder == "resnet-layout":
-        encoder_options["width"] = width or LENGTH[preset]["width"]
+        encoder_options["width"] = width or ENCODER[preset]["width"]
     if encoder == "resnet18" and method == "vae":
         encoder_options["stem"] = "small"
     module = create_module(
@@ -127,13 +129,17 @@ def pretrain_encoder(
     )
     settings: dict[str, Any] = {"data": data, "method": method, "encoder": encoder}
     settings |= {"width": width, "channels": channels, "positives": positives, "out": out}
+    settings["allow_writer_overlap"] = allow_writer_overlap
     settings |= {**asdict(words), **values}
-    settings |= {"views": recipe.views, "augment": module.augmentation, **run.settings()}
+    settings |= {
+        "views": recipe.views,
+        "momentum": recipe.momentum,
+        "augment": module.augmentation,
+        **run.settings(),
+    }
     folder = begin_run(settings, run)
     if run.compile:
         module.objective.compile()
-    shown = ("epochs", "batch_size", "lr", "optimizer", "augment")
-    log.info("preset %s: %s", preset, ", ".join(f"{k} {settings[k]}" for k in shown))
     started = time.perf_counter()
     trainer, history = fit(module, data_module, epochs=values["epochs"], run=run, out=folder)
     seconds = time.perf_counter() - started
@@ -147,15 +153,17 @@ def pretrain_encoder(
         package=PACKAGE,
         command="ssl-hv-pretrain",
         title=f"{method} with {encoder}, epochs: {values['epochs']}; "
-        f"{len(data_module.parts['unlabelled']):,} unlabelled words",
+        f"{len(data_module.splits['unlabelled']):,} unlabelled words",
         metrics={
             **{k: v for k, v in history.rows[-1].items() if k.startswith("train/")},
-            "dev_auc_centred_cosine": auc,
+            "val_auc_centred_cosine": auc,
             "seconds": seconds,
+            "epochs": len(history.rows),
             "images_per_second": images / seconds,
             "parameters": sum(p.numel() for p in module.encoder.parameters()),
+            "left_out": len(data_module.words.bad),
         },
-        settings={**settings, "split": data_module.split},
+        settings={**settings, "split_by": data_module.split_by},
         limits=LIMITS[positives],
         data_hash=data_module.words.digest,
         device=describe_device(device),
@@ -173,13 +181,13 @@ def pretrain_encoder(
         data_hash=data_module.words.digest,
         device=describe_device(device),
     )
-    result.files["export"] = str(folder / "export")
+    result.files |= run_files(folder)
     module.to(device)
     embeddings = embed(module.encoder, data_module.images, device=device)
     sections = [
         history_section(history.rows, curves_of(history.rows)),
         *picture_sections(module, data_module),
-        *embedding_sections(data_module.words, embeddings, data_module.parts["dev"]),
+        *embedding_sections(data_module.words, embeddings, data_module.splits["val"]),
     ]
     write_report(folder / "report.html", result, sections)
     result.save(folder)
@@ -187,10 +195,19 @@ def pretrain_encoder(
 
 
 def choose_encoder(method: str, encoder: str | None, preset: str) -> str:
-    """Return the encoder of a method: the one asked for, if it fits, else the preset's."""
+    """Return the encoder of a method: the one asked for, if it fits, else the preset's.
+
+    Args:
+        method: one of `ssl_hv.presets.METHODS`.
+        encoder: name; None is the preset's.
+        preset: quick or paper.
+
+    Raises:
+        ValueError: the method cannot train that encoder.
+    """
     kind = OWN_ENCODER.get(method)
     if kind is None:
-        name = encoder or LENGTH[preset]["encoder"]
+        name = encoder or ENCODER[preset]["encoder"]
     elif kind == "vit":
         name = encoder or ("vit-b32" if preset == "paper" else "vit-tiny")
     else:
@@ -213,7 +230,18 @@ def create_module(
     preset: str,
     size: int,
 ) -> PretrainModule:
-    """Return the LightningModule of a method."""
+    """Return the LightningModule of a method.
+
+    Args:
+        method: one of `ssl_hv.presets.METHODS`.
+        encoder: name of the encoder.
+        encoder_options: further arguments of `create_encoder`.
+        recipe: the optimiser, and what its views look like.
+        options: give the augmentation.
+        warmup: share of the steps.
+        preset: quick or paper.
+        size: side of the images in pixels.
+    """
     objective_options: dict[str, Any] = dict(TINY.get(method, {})) if preset == "quick" else {}
     if method == "vae":
         objective_options |= {
@@ -243,15 +271,20 @@ def label_free_auc(module: PretrainModule, data: WordData, device: torch.device)
     verifier = SiameseVerifier(module.encoder, "cosine")
     embeddings = embed(module.encoder, data.images, device=device)
     assert isinstance(verifier.head, CosineHead)
-    verifier.head.fit(embeddings[torch.as_tensor(data.parts["unlabelled"])])
-    pairs = data.pairs["dev"]
+    verifier.head.fit(embeddings[torch.as_tensor(data.splits["unlabelled"])])
+    pairs = data.pairs["val"]
     return binary_auc(score_pairs(verifier, embeddings, pairs), pairs.same)
 
 
 @torch.no_grad()
 def picture_sections(module: PretrainModule, data: WordData) -> list[Section]:
-    """Return pictures of what the objective sees and, where it can, of what it makes of it."""
-    places = torch.as_tensor(data.parts["unlabelled"])[:6]
+    """Return pictures of what the objective sees and, where it can, of what it makes of it.
+
+    Args:
+        module: trained.
+        data: the first six of its unlabelled words are shown.
+    """
+    places = torch.as_tensor(data.splits["unlabelled"])[:6]
     images = as_ink(data.images[places].to(next(module.parameters()).device))
     module.eval()
     views = module.views(images)

@@ -12,6 +12,7 @@ from papercommons.versions import installed_version
 from torch import nn
 
 from ssl_hv.encoders import create_encoder
+from ssl_hv.options import PACKAGE
 
 CARD = """# Encoder of handwritten words: {encoder}, pre-trained with {method}
 
@@ -36,9 +37,9 @@ def save_encoder(
         options: further arguments for it, plain types.
         **about: what else config.json keeps: method, made_by, data_hash, ...
     """
-    version = installed_version("ssl-hv")
+    version = installed_version(PACKAGE)
     config = {"kind": "encoder", "encoder": name, "encoder_options": options}
-    save_model(encoder, folder, {**config, "package": "ssl-hv", "version": version, **about})
+    save_model(encoder, folder, {**config, "package": PACKAGE, "version": version, **about})
     card = CARD.format(
         encoder=name,
         version=version,
@@ -60,11 +61,7 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         DataError: missing, broken, or neither.
     """
-    config = read_config(folder)
-    if missing := {"encoder", "encoder_options"} - config.keys():
-        raise DataError(
-            f"{folder}/config.json: no entry {', '.join(sorted(missing))}: not an encoder of ssl-hv"
-        )
+    config = read_config(folder, package=PACKAGE, entries=("encoder", "encoder_options"))
     try:
         encoder = create_encoder(config["encoder"], **config["encoder_options"])
     except (AttributeError, TypeError, ValueError) as error:

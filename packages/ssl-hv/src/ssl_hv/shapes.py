@@ -9,7 +9,12 @@ from torch import Tensor
 
 
 def check_images(images: Tensor, shape: Sequence[int]) -> None:
-    """Raise ValueError unless the images are (N, *shape), with shape = (C, H, W)."""
+    """Raise ValueError unless the images are (N, *shape), with shape = (C, H, W).
+
+    Args:
+        images: shape (N, C, H, W).
+        shape: C, H, W.
+    """
     if images.shape[1:] != tuple(shape):
         raise ValueError(
             f"images must be (N, C, H, W) = (N, {', '.join(map(str, shape))}), "

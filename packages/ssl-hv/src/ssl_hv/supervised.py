@@ -11,10 +11,10 @@ from papercommons.optimization import stop_if_diverged, with_warmup_cosine
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_hv.augment import Augment, handwriting, paper
+from ssl_hv.augmentation import Augment, handwriting, paper
 from ssl_hv.data import ImageBatch, PairBatch
 from ssl_hv.optimization import make_optimizer
-from ssl_hv.recipes import Recipe
+from ssl_hv.presets import Recipe
 from ssl_hv.verifier import SiameseVerifier, as_ink
 
 

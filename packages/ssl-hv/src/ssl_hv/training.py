@@ -9,34 +9,33 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from papercommons.checkpoint import read_torch_file
 from papercommons.cli import RunOptions, leave_process_group
+from papercommons.data.word_options import LabelOptions, WordOptions, name_split
+from papercommons.devices import compute_device
 from papercommons.errors import DataError
 from papercommons.files import find_saved, is_first_process
+from papercommons.presets import resolve_preset
 from papercommons.report import Result, describe_device
 from papercommons.training import (
     begin_run,
     fit,
     history_section,
+    load_best,
     may_use_cuda,
+    run_files,
     seed_everything,
 )
 from torch import Tensor
 
 from ssl_hv.data import WordData
-from ssl_hv.embedding import compute_device, embed
+from ssl_hv.embedding import embed
 from ssl_hv.encoders import DESCRIPTORS, NETWORKS, Descriptor
+from ssl_hv.evaluating import write_judgement
+from ssl_hv.evaluation import calibrate, judge, notes_of
 from ssl_hv.heads import CosineHead, LogisticHead
-from ssl_hv.judging import (
-    PACKAGE,
-    calibrate,
-    judge,
-    judgement_notes,
-    write_judgement,
-)
-from ssl_hv.options import LabelOptions, RecipeOptions, WordOptions
+from ssl_hv.options import PACKAGE, RecipeOptions
 from ssl_hv.pictures import curves_of
-from ssl_hv.recipes import LENGTH, TRAINING, Recipe
+from ssl_hv.presets import ENCODER, TRAINING, Recipe
 from ssl_hv.saved import load_encoder
 from ssl_hv.shapes import check_size
 from ssl_hv.supervised import VerifierModule, WriterModule
@@ -107,9 +106,10 @@ def train_verifier(
     seed_everything(run.seed)
     if fixed and recipe.augment is None:
         recipe = replace(recipe, augment="none")  # a faint word may lose all ink
-    values = resolve_training(objective, recipe, run)
+    presets = TRAINING.get(objective, TRAINING["fitted"])
+    values = resolve_preset(presets, recipe.preset, asdict(recipe), cuda=may_use_cuda(run))
     if encoder == "resnet-layout" and width is None:
-        width = LENGTH[values["preset"]]["width"]
+        width = ENCODER[values["preset"]]["width"]
     verifier, origin = build_verifier(encoder, width, objective, head_input, words.resize)
     data_module = WordData(
         data,
@@ -131,7 +131,8 @@ def train_verifier(
         "head_input": head_input,
         "out": out,
     }
-    settings |= {**asdict(words), **asdict(labels), **asdict(recipe), **values, **run.settings()}
+    settings |= {**asdict(words), **asdict(labels), **asdict(recipe), **values}
+    settings |= run.settings()
     folder = begin_run(settings, run)
     device = compute_device(replace(run, trainer={}))
     started = time.perf_counter()
@@ -150,36 +151,36 @@ def train_verifier(
             out=folder,
             monitor="val/auc" if data_module.has_val else None,
         )
-        rows, which = history.rows, "last epoch"
-        if folder is not None and (folder / "best.ckpt").is_file():
-            module.load_state_dict(read_torch_file(folder / "best.ckpt")["state_dict"])
-            which = "best on held-out training writers"
+        rows, which = history.rows, load_best(module, folder, history)
     leave_process_group()  # the first process judges; the others need not wait for it
     if not is_first_process():
         return None
     embeddings = embed_words(verifier, data_module, device, run.precision)
     fit_head(verifier, embeddings, data_module, objective)
     seconds = time.perf_counter() - started
-    remembered = calibrate(verifier, embeddings, data_module.pairs["dev"])
+    remembered = calibrate(verifier, embeddings, data_module.pairs["val"])
     found = judge(verifier, embeddings, data_module.words, data_module.pairs["test"], seed=run.seed)
     result = Result(
         package=PACKAGE,
         command="ssl-hv-train",
-        title=f"{encoder}, {objective}: {which}; {len(found.pairs):,} pairs of split "
-        f"{data_module.split}",
+        title=f"{encoder}, {objective}: {which}; {len(found.pairs):,} pairs, "
+        f"{name_split('test', data_module.split_by)}",
         rows=found.rows(),
         metrics={
             **found.numbers(),
             "seconds": seconds,
-            "writers": {k: len(count_writers(data_module, k)) for k in data_module.parts},
-            "images": {k: len(places) for k, places in data_module.parts.items()},
+            "epochs": len(rows),
+            "parameters": sum(p.numel() for p in verifier.parameters()),
+            "writers": {k: len(writers_of(data_module, k)) for k in data_module.splits},
+            "images": {k: len(places) for k, places in data_module.splits.items()},
             "training_pairs": len(data_module.pairs["train"]),
+            "left_out": len(data_module.words.bad),
         },
-        settings={**settings, "split": data_module.split},
+        settings={**settings, "split_by": data_module.split_by},
         limits=LIMITS,
         data_hash=data_module.words.digest,
         device=describe_device(device),
-        notes=[*overlap_notes(data_module), *judgement_notes(found, data_module.words)],
+        notes=[*overlap_notes(data_module), *notes_of(found, data_module.words)],
     )
     if folder is None:
         return result
@@ -189,9 +190,9 @@ def train_verifier(
         f"{len(data_module.writers)} training writers; encoder: {origin}",
         data_hash=data_module.words.digest,
         device=describe_device(device),
-        dev_ln_lr=remembered,
+        val_ln_lr=remembered,
     )
-    result.files["export"] = str(folder / "export")
+    result.files |= run_files(folder)
     sections = [history_section(rows, curves_of(rows))] if rows else []
     write_judgement(
         folder, result, found, data_module.words, data_module.images, embeddings, sections
@@ -202,7 +203,18 @@ def train_verifier(
 def build_verifier(
     encoder: str, width: int | None, objective: str, head_input: str, resize: int | None
 ) -> tuple[SiameseVerifier, str]:
-    """Return an untrained verifier around a saved or new encoder, and where that comes from."""
+    """Return an untrained verifier around a saved or new encoder, and where that comes from.
+
+    Args:
+        encoder: folder or name.
+        width: of resnet-layout from scratch; None is its own.
+        objective: see `ssl_hv.cli.train`.
+        head_input: absolute, product or signed.
+        resize: side of the images; 64 if not given.
+
+    Raises:
+        DataError: the folder holds no encoder.
+    """
     head_options: dict[str, Any] = {}
     if objective == "pairs":
         head_options = {
@@ -230,21 +242,6 @@ def build_verifier(
     return verifier, origin
 
 
-def resolve_training(objective: str, recipe: RecipeOptions, run: RunOptions) -> dict[str, Any]:
-    """Return every number of the recipe, and say it in one log line."""
-    preset = recipe.preset
-    if preset == "auto":
-        preset = "paper" if may_use_cuda(run) else "quick"
-    values = dict(TRAINING[preset]["writers" if objective == "writers" else "pairs"])
-    given = {k: v for k, v in asdict(recipe).items() if v is not None}
-    values |= given | {"preset": preset}
-    values["augment"] = recipe.augment or "handwriting"
-    if objective in ("pairs", "writers"):
-        shown = ", ".join(f"{k} {v}" for k, v in values.items() if k != "preset")
-        log.info("preset %s: %s", preset, shown)
-    return values
-
-
 def make_module(
     verifier: SiameseVerifier,
     objective: str,
@@ -253,7 +250,16 @@ def make_module(
     freeze: bool,
     encoder_lr: float,
 ) -> LightningModule:
-    """Return the LightningModule of an objective that trains."""
+    """Return the LightningModule of an objective that trains.
+
+    Args:
+        verifier: to train.
+        objective: pairs or writers.
+        data: gives the number of writers.
+        values: the recipe, see `ssl_hv.presets.TRAINING`.
+        freeze: leave the encoder as it is.
+        encoder_lr: factor of the learning rate for the encoder.
+    """
     recipe = Recipe(values["optimizer"], values["lr"], values["weight_decay"])
     common: dict[str, Any] = {
         "recipe": recipe,
@@ -267,9 +273,14 @@ def make_module(
 
 
 def fit_thresholds(verifier: SiameseVerifier, data: WordData) -> None:
-    """Fit the thresholds of a descriptor, where it has any, to the training words."""
+    """Fit the thresholds of a descriptor, where it has any, to the training words.
+
+    Args:
+        verifier: with the encoder.
+        data: its labelled training words are used.
+    """
     if isinstance(verifier.encoder, Descriptor):
-        train = torch.as_tensor(data.parts["train"])
+        train = torch.as_tensor(data.splits["train"])
         verifier.encoder.fit(as_ink(data.images[train]))
 
 
@@ -294,12 +305,12 @@ def embed_words(
 
 
 def fit_head(verifier: SiameseVerifier, embeddings: Tensor, data: WordData, objective: str) -> None:
-    """Fit what a head needs without gradients: mean, whitening, regression; on the training part.
+    """Fit what a head needs without gradients: mean, whitening, regression; on the training split.
 
     Args:
         verifier: with the head.
-        embeddings: of every image.
-        data: its train part is used, and without labels its unlabelled part.
+        embeddings: of every image, float32, shape (N, dim).
+        data: its labelled training words are used, without labels all of its training split.
         objective: see `ssl_hv.cli.train`.
 
     Raises:
@@ -308,7 +319,7 @@ def fit_head(verifier: SiameseVerifier, embeddings: Tensor, data: WordData, obje
     head = verifier.head.cpu()
     if isinstance(head, CosineHead):
         labelled = objective != "cosine"
-        places = torch.as_tensor(data.parts["train" if labelled else "unlabelled"])
+        places = torch.as_tensor(data.splits["train" if labelled else "unlabelled"])
         head.fit(embeddings[places], data.writer_numbers[places] if labelled else None)
     elif isinstance(head, LogisticHead):
         pairs = data.pairs["train"]
@@ -321,26 +332,31 @@ def fit_head(verifier: SiameseVerifier, embeddings: Tensor, data: WordData, obje
         head.fit(embeddings[left], embeddings[right], torch.as_tensor(pairs.same))
 
 
-def count_writers(data: WordData, part: str) -> set[str]:
-    """Return the writers of a part."""
-    return {data.words.writers[place] for place in data.parts[part]}
+def writers_of(data: WordData, split: str) -> set[str]:
+    """Return the writers of a split.
+
+    Args:
+        data: the words.
+        split: unlabelled, train, val or test.
+    """
+    return {data.words.writers[place] for place in data.splits[split]}
 
 
 def describe(data: WordData) -> None:
     """Say in one log line what there is."""
     log.info(
-        "split %s: %s",
-        data.split,
+        "split by %s: %s",
+        data.split_by,
         ", ".join(
-            f"{part} {len(places):,} images of {len(count_writers(data, part)):,} writers"
-            for part, places in data.parts.items()
+            f"{split} {len(places):,} images of {len(writers_of(data, split)):,} writers"
+            for split, places in data.splits.items()
         ),
     )
 
 
 def overlap_notes(data: WordData) -> list[str]:
     """Return a loud line if test writers were trained on."""
-    common = count_writers(data, "unlabelled") & count_writers(data, "test")
+    common = writers_of(data, "unlabelled") & writers_of(data, "test")
     if not common:
         return []
-    return [f"{len(common)} TEST WRITERS ARE IN THE TRAINING PART TOO: the numbers flatter."]
+    return [f"{len(common)} TEST WRITERS ARE IN THE TRAINING SPLIT TOO: the numbers flatter."]

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from ssl_hv.encoders import create_encoder
 from ssl_hv.heads import HEADS
+from ssl_hv.options import PACKAGE
 
+ENTRIES = ("encoder", "encoder_options", "head", "head_options")
 LIMITS = (
     "A score of two images of one word, trained and calibrated on the writers of its training "
     "data: other words, languages, pens, scanners or populations need their own calibration. It "
@@ -115,7 +117,12 @@ class SiameseVerifier(nn.Module):
         return self.score(*embeddings.chunk(2))
 
     def score(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the scores of pairs of embeddings, float32, shape (N,)."""
+        """Return the scores of pairs of embeddings, float32, shape (N,).
+
+        Args:
+            a: embeddings, shape (N, dim).
+            b: likewise.
+        """
         with torch.autocast(a.device.type, enabled=False):
             scores: Tensor = self.head(a.float(), b.float())
         return scores
@@ -135,13 +142,13 @@ class SiameseVerifier(nn.Module):
             folder: made if absent.
             **about: what else config.json keeps, plain types (made_by, data_hash, ...).
         """
-        version = installed_version("ssl-hv")
+        version = installed_version(PACKAGE)
         config = {
             "encoder": self.encoder_name,
             "encoder_options": self.encoder_options,
             "head": self.head_name,
             "head_options": self.head_options,
-            "package": "ssl-hv",
+            "package": PACKAGE,
             "version": version,
             "limits": LIMITS,
             **about,
@@ -171,12 +178,10 @@ class SiameseVerifier(nn.Module):
             DataError: missing, broken, or not a verifier.
         """
         folder = find_saved(path)
-        config = read_config(folder)
-        if missing := {"encoder", "encoder_options", "head", "head_options"} - config.keys():
-            raise DataError(
-                f"{folder}/config.json: no entry {', '.join(sorted(missing))}: no verifier; "
-                "ssl-hv-train makes one (of ssl-hv-pretrain's encoder, too)"
-            )
+        config = read_config(folder, package=PACKAGE)
+        if config.get("kind") == "encoder":
+            raise DataError(f"{folder}: an encoder, no verifier; ssl-hv-train makes one of it")
+        config = read_config(folder, entries=ENTRIES)
         try:
             verifier = cls(
                 config["encoder"],
@@ -191,5 +196,9 @@ class SiameseVerifier(nn.Module):
 
 
 def as_ink(images: Tensor) -> Tensor:
-    """Return float images with ink = 1; uint8 ones are dark on white and are inverted."""
+    """Return float images with ink = 1; uint8 ones are dark on white and are inverted.
+
+    Args:
+        images: uint8, or float with ink = 1; any shape.
+    """
     return 1 - images.float() / 255 if images.dtype == torch.uint8 else images

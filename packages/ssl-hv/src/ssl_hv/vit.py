@@ -169,12 +169,22 @@ class VisionTransformer(nn.Module):
 
 
 def vit_b32(in_channels: int = 1, image_size: int = 224) -> VisionTransformer:
-    """Return ViT-B/32, the paper's: 49 patches of 224 x 224, width 768, depth 12, 12 heads."""
+    """Return ViT-B/32, the paper's: 49 patches of 224 x 224, width 768, depth 12, 12 heads.
+
+    Args:
+        in_channels: 1 or 3.
+        image_size: side in pixels, a multiple of 32.
+    """
     return VisionTransformer(
         in_channels=in_channels, image_size=image_size, patch=32, width=768, depth=12, heads=12
     )
 
 
 def vit_tiny(in_channels: int = 1, image_size: int = 64) -> VisionTransformer:
-    """Return a transformer for two cores: 64 patches of 64 x 64, width 64, depth 2, 4 heads."""
+    """Return a transformer for two cores: 64 patches of 64 x 64, width 64, depth 2, 4 heads.
+
+    Args:
+        in_channels: 1 or 3.
+        image_size: side in pixels, a multiple of 8.
+    """
     return VisionTransformer(in_channels=in_channels, image_size=image_size)

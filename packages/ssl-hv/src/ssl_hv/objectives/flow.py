@@ -48,7 +48,11 @@ def dequantize(images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantize(x: Tensor) -> Tensor:
-    """Return the grey values in [0, 1] of real ones: undoes `dequantize` for any noise."""
+    """Return the grey values in [0, 1] of real ones: undoes `dequantize` for any noise.
+
+    Args:
+        x: any shape.
+    """
     grey = (x.sigmoid() - _EDGE) / (1 - 2 * _EDGE) * 256
     return grey.floor().clamp(0, 255) / 255
 
@@ -105,7 +109,11 @@ class AffineCoupling(nn.Module):
         return (x + shift) * log_scale.exp(), log_scale.flatten(1).sum(1)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Return x."""
+        """Return x.
+
+        Args:
+            z: of `forward`, shape (N, C, H, W).
+        """
         log_scale, shift = self._read(z)
         return z * torch.exp(-log_scale) - shift
 

@@ -70,7 +70,15 @@ def vicreg_loss(
 
 @in_float32
 def vicreg_terms(za: Tensor, zb: Tensor) -> VICRegTerms:
-    """Return the three terms; arguments and errors are those of `vicreg_loss`."""
+    """Return the three terms; arguments and errors are those of `vicreg_loss`.
+
+    Args:
+        za: projections of the first views, shape (N, D).
+        zb: of the second views, shape (N, D).
+
+    Raises:
+        ValueError: see `vicreg_loss`.
+    """
     check_same_shape(za, zb)
     check_batch(za)
     return VICRegTerms(

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ssl_hv import augment
-from ssl_hv.augment import handwriting, paper
+from ssl_hv import augmentation
+from ssl_hv.augmentation import handwriting, paper
 
 both = pytest.mark.parametrize("change", [handwriting, paper], ids=["handwriting", "paper"])
 
@@ -90,7 +90,7 @@ def test_a_quarter_turn_comes_when_asked_for():
 
 def test_solarisation_inverts_the_dark_half(monkeypatch):
     """Without the other changes: all of it, or none."""
-    monkeypatch.setattr(augment, "_warp", lambda images, *_: images)
+    monkeypatch.setattr(augmentation, "_warp", lambda images, *_: images)
     images = torch.linspace(0, 1, 64).expand(50, 1, 64, 64)
     torch.manual_seed(0)
     plain = paper(images)
@@ -124,7 +124,7 @@ def test_a_local_crop_is_a_part_seen_larger():
 def test_stroke_width_goes_from_erosion_to_dilation():
     image = torch.zeros(3, 1, 16, 16)
     image[:, :, 6:10, 6:10] = 1
-    changed = augment._stroke_width(image, torch.tensor([-1.0, 0.0, 1.0]))
+    changed = augmentation._stroke_width(image, torch.tensor([-1.0, 0.0, 1.0]))
     assert changed.sum((1, 2, 3)).tolist() == [4, 16, 36]
     assert torch.equal(changed[1], image[1])
 
@@ -142,7 +142,7 @@ def test_weaker_changes_leave_more_of_the_word():
 def test_a_patch_is_erased_in_every_other_image():
     torch.manual_seed(0)
     x = torch.rand(4, 400)
-    erased = augment._erase(torch.ones(400, 1, 64, 64), *x).mean((1, 2, 3))
+    erased = augmentation._erase(torch.ones(400, 1, 64, 64), *x).mean((1, 2, 3))
     assert 0.4 < (erased == 1).float().mean() < 0.65
     assert erased.min() >= 1 - 0.31**2
 

@@ -28,7 +28,7 @@ class Recipe:
         lr: peak learning rate.
         weight_decay: of the optimiser.
         momentum: of sgd; beta1 of adamw.
-        views: further arguments of `ssl_hv.augment.paper` under ``--augment paper``.
+        views: further arguments of `ssl_hv.augmentation.paper` under ``--augment paper``.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -60,56 +60,78 @@ QUICK_LR = {"vae": 1e-3, "mae": 2e-3, "aim": 2e-3, "bigan": 5e-4, "flow": 1e-3, 
 
 
 TRAINING: dict[str, dict[str, dict[str, Any]]] = {
-    "quick": {
-        "pairs": {
+    "pairs": {
+        "quick": {
             "epochs": 4,
             "batch_size": 96,
             "lr": 1e-3,
             "warmup": 0.05,
             "optimizer": "adamw",
             "weight_decay": 1e-2,
+            "augment": "handwriting",
         },
-        "writers": {
-            "epochs": 25,
-            "batch_size": 128,
-            "lr": 2e-3,
-            "warmup": 0.15,
-            "optimizer": "adamw",
-            "weight_decay": 5e-2,
-        },
-    },
-    "paper": {
-        "pairs": {
+        "paper": {
             "epochs": 200,
             "batch_size": 256,
             "lr": 1e-3,
             "warmup": 0.05,
             "optimizer": "adamw",
             "weight_decay": 0.0,
+            "augment": "handwriting",
         },
-        "writers": {
+    },
+    "writers": {
+        "quick": {
+            "epochs": 25,
+            "batch_size": 128,
+            "lr": 2e-3,
+            "warmup": 0.15,
+            "optimizer": "adamw",
+            "weight_decay": 5e-2,
+            "augment": "handwriting",
+        },
+        "paper": {
             "epochs": 100,
             "batch_size": 256,
             "lr": 2e-3,
             "warmup": 0.15,
             "optimizer": "adamw",
             "weight_decay": 5e-2,
+            "augment": "handwriting",
         },
     },
+    "fitted": {"quick": {"batch_size": 256}, "paper": {"batch_size": 256}},
 }
-"""Training with labels; the paper trains pairs with Adam, writers are our choice."""
+"""Training with labels, by objective; the paper trains pairs with Adam, writers are our choice."""
 
-LENGTH: dict[str, dict[str, Any]] = {
-    "quick": {
-        "epochs": 3,
-        "batch_size": 128,
-        "warmup": 0.05,
-        "encoder": "resnet-layout",
-        "width": 16,
-    },
-    "paper": {"epochs": 100, "batch_size": 256, "warmup": 0.05, "encoder": "resnet18", "width": 32},
+PRETRAINING: dict[str, dict[str, Any]] = {
+    "quick": {"epochs": 3, "batch_size": 128, "warmup": 0.05},
+    "paper": {"epochs": 100, "batch_size": 256, "warmup": 0.05},
 }
-"""Length of pre-training and encoder of the methods that compare views, and of the VAE."""
+"""Length of pre-training."""
+
+ENCODER: dict[str, dict[str, Any]] = {
+    "quick": {"encoder": "resnet-layout", "width": 16},
+    "paper": {"encoder": "resnet18", "width": 32},
+}
+"""Encoder of the methods that compare views, and of the VAE."""
+
+
+def pretraining_presets(method: str) -> dict[str, dict[str, Any]]:
+    """Return what holds for pre-training with a method, by preset.
+
+    Args:
+        method: one of `METHODS`.
+    """
+    presets = {}
+    for preset, length in PRETRAINING.items():
+        recipe = recipe_of(method, preset)
+        presets[preset] = length | {
+            "lr": recipe.lr,
+            "optimizer": recipe.optimizer,
+            "weight_decay": recipe.weight_decay,
+        }
+    return presets
 
 
 def recipe_of(method: str, preset: str) -> Recipe:
