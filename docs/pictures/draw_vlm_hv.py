@@ -14,12 +14,12 @@ from papercommons.testing.drawn_words import write_words
 from papercommons.training import fit, seed_everything
 from vlm_hv.data import PairData
 from vlm_hv.lightning import VLMHVModule
-from vlm_hv.seeing import teach_tower
 from vlm_hv.tiny import tiny_paligemma
 from vlm_hv.verifier import VLMVerifier
+from vlm_hv.vision_pretraining import teach_tower
 
 WRITERS, SAMPLES, TOWER_STEPS = 60, 12, 90
-SIZE = {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2}
+SIZE = {"size": 64, "patch_size": 16, "width": 64, "layers": 2}
 QUESTION = "Did the same person write both?"
 
 

@@ -17,12 +17,12 @@ from papercommons.testing.timing import compare_speed
 from PIL import Image
 from vlm_hv import prompts
 from vlm_hv.cases import Case, CaseList
+from vlm_hv.chat_completions import request_body
 from vlm_hv.conversation import Message, Request
 from vlm_hv.endpoint import Endpoint
 from vlm_hv.images import PictureOptions, pictures
 from vlm_hv.modes import AskOptions
 from vlm_hv.running import run_cases
-from vlm_hv.wire import request_body
 
 httpx = pytest.importorskip("httpx", reason="needs httpx (vlm-hv[api])")
 
@@ -91,7 +91,7 @@ def test_run(server, record, tmp_path, workers):
             endpoint,
             prompts.load("forensic_v1"),
             AskOptions(mode="direct"),
-            out=tmp_path / "preds.jsonl",
+            out=tmp_path / "predictions.jsonl",
             workers=workers,
         )
     seconds = time.perf_counter() - started

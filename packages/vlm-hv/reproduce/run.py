@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from papercommons.cli import ComputeOptions, RunOptions
 from papercommons.data.pairs import read_pairs
+from papercommons.data.word_options import WordOptions
 from papercommons.files import write_json
 from papercommons.metrics.verification import pair_weights
 from papercommons.report import describe_device
@@ -33,22 +34,22 @@ from papercommons.training import fit, seed_everything
 from vlm_hv import __version__, prompts
 from vlm_hv.baselines import run_baseline
 from vlm_hv.cases import from_pairs
-from vlm_hv.choosing import draw_pairs
-from vlm_hv.comparable import read_runs
 from vlm_hv.data import PairData, ablate_pairs
-from vlm_hv.evaluating import Judged, judge_run
+from vlm_hv.evaluation import Judged, judge_run
 from vlm_hv.images import PictureOptions
 from vlm_hv.lightning import VLMHVModule
 from vlm_hv.local import LocalModel
 from vlm_hv.modes import AskOptions
-from vlm_hv.options import WordOptions
+from vlm_hv.options import PACKAGE
 from vlm_hv.pairing import make_pair_file
+from vlm_hv.pairs import draw_pairs
 from vlm_hv.records import read_records
 from vlm_hv.running import run_cases
+from vlm_hv.runs import read_runs
 from vlm_hv.scoring import answer_difference, last_logits
-from vlm_hv.seeing import teach_tower
 from vlm_hv.tiny import tiny_paligemma
 from vlm_hv.verifier import VLMVerifier
+from vlm_hv.vision_pretraining import teach_tower
 
 SEEDS = (0, 1, 2)
 BASELINES: dict[str, dict[str, int]] = {
@@ -56,11 +57,11 @@ BASELINES: dict[str, dict[str, int]] = {
     "gsc": {"max_pairs": 20_000},
     "resnet18": {"max_pairs": 8_000, "epochs": 3},
 }
-SIZE = {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2}
+SIZE = {"size": 64, "patch_size": 16, "width": 64, "layers": 2}
 TRAIN = {"max_pairs": 40_000, "batch_size": 64}
 TOWER_STEPS, LR = 400, 3e-3
 MEMORISED, MEMORY_EPOCHS = 32, 100
-DEV = 1000  # pairs to calibrate on
+VAL = 1000  # pairs to calibrate on
 JUDGED = 1000  # of the published pairs of unseen writers, half of each kind, drawn once
 PAIRS = "pairs.csv"
 PICTURES = PictureOptions(min_side=0, border=0)
@@ -126,16 +127,16 @@ class Study:
             verifier.model.model.vision_tower.requires_grad_(False)
         fit(module, data, epochs=1, run=self.run)
         verifier.eval()
-        dev = draw_pairs(data.pairs["dev"], 200 if self.options.quick else DEV, seed=self.seed)
+        val = draw_pairs(data.pairs["val"], 200 if self.options.quick else VAL, seed=self.seed)
         test = read_pairs(self.options.runs / PAIRS, data.words)
-        odds = verifier.score(data.images[dev.left], data.images[dev.right], swap=True).mean(0)
-        verifier.calibrate(odds, dev.same)
+        odds = verifier.score(data.images[val.left], data.images[val.right], swap=True).mean(0)
+        verifier.calibrate(odds, val.same)
         export = verifier.save_pretrained(
             folder / "export", made_by="reproduce", data_hash=data.words.digest
         )
         backend = LocalModel(export, device="cpu", batch_size=32)
-        asked = {"preds_dev": (dev, "none"), "preds": (test, "none")}
-        asked |= {f"preds_{control}": (test, control) for control in CONTROLS if taught}
+        asked = {"predictions_val": (val, "none"), "predictions": (test, "none")}
+        asked |= {f"predictions_{control}": (test, control) for control in CONTROLS if taught}
         for name, (pairs, control) in asked.items():
             run_cases(
                 from_pairs(pairs, data.words),
@@ -157,7 +158,7 @@ class Study:
             self.options.data,
             kind,
             pairs=str(self.options.runs / PAIRS),
-            part="test",
+            split="test",
             limit=None,
             preset="quick",
             epochs=length.get("epochs"),
@@ -235,7 +236,9 @@ def judged(runs: Path, name: str, seeds: Sequence[int]) -> list[Judged]:
     """Return what the runs of a system come to, one per seed that is there."""
     folders = [runs / f"{name}-{seed}" for seed in seeds]
     return [
-        judge_run(read_runs([str(folder)])[0], read_records(folder / "preds_dev.jsonl"), draws=10)
+        judge_run(
+            read_runs([str(folder)])[0], read_records(folder / "predictions_val.jsonl"), draws=10
+        )
         for folder in folders
         if folder.with_suffix(".json").is_file()
     ]
@@ -254,7 +257,7 @@ def spread(name: str, values: Sequence[float]) -> dict[str, Any]:
 
 def right(records: Sequence[dict[str, Any]]) -> np.ndarray:
     """Return which pairs are decided rightly, float64, (P,)."""
-    return np.array([float(r["decision"] == ("different", "same")[r["label"]]) for r in records])
+    return np.array([float(r["prediction"] == ("different", "same")[r["label"]]) for r in records])
 
 
 def over_writers(
@@ -316,7 +319,7 @@ def controls(runs: Path, found: Sequence[Judged], seeds: Sequence[int]) -> list[
     """Return what is left where the pictures say nothing; a control may answer all pairs alike."""
     rows: list[dict[str, Any]] = []
     for control in CONTROLS if found else ():
-        files = [runs / f"tiny-{seed}" / f"preds_{control}.jsonl" for seed in seeds]
+        files = [runs / f"tiny-{seed}" / f"predictions_{control}.jsonl" for seed in seeds]
         tables = [read_runs([str(file)])[0].records for file in files if file.is_file()]
         own = np.mean([right(one.run.records) for one in found], axis=0)
         left = np.mean([right(records) for records in tables], axis=0)
@@ -368,7 +371,7 @@ def main() -> None:
     write_json(
         options.out,
         {
-            "package": "vlm-hv",
+            "package": PACKAGE,
             "version": __version__,
             "command": "nox -s reproduce -- vlm-hv --data CEDAR",
             "rows": systems(found),
@@ -383,7 +386,7 @@ def main() -> None:
                 "baselines": BASELINES,
                 "memorised_pairs": MEMORISED,
                 "memory_epochs": MEMORY_EPOCHS,
-                "dev_pairs": DEV,
+                "val_pairs": VAL,
                 "judged_pairs": JUDGED,
                 "seeds": list(seeds),
                 "quick": options.quick,

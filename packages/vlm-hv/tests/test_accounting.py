@@ -19,7 +19,7 @@ def record(number: int, label: int | None, decision: str, **more: Any) -> dict[s
     writers = [f"w{number % 5}", f"w{number % 5 if label else (number + 1) % 5}"]
     hard = {S: 1.0, D: 0.0, U: None}[decision]
     fixed: dict[str, Any] = {"pair": number, "known": f"k{number}", "questioned": f"q{number}"}
-    fixed |= {"label": label, "writers": writers, "decision": decision, "score": hard}
+    fixed |= {"label": label, "writers": writers, "prediction": decision, "score": hard}
     fixed |= {"status": "unknown" if decision == U else "answered", "opinions": []}
     fixed |= {"settings": {"mode": "cot2"}, "order_agrees": None, "cost": None, "seconds": 1.0}
     return fixed | {"tokens": {"prompt": 700, "completion": 20}} | more
@@ -53,9 +53,9 @@ def test_hand_counts() -> None:
         "unknown": 3,
         "partial": 0,
         "failed": 0,
-        "said_same": 4,
-        "said_different": 3,
-        "said_unknown": 3,
+        "predicted_same": 4,
+        "predicted_different": 3,
+        "predicted_unknown": 3,
     }
     assert found.tokens == {"prompt": 7000, "completion": 200}
 
@@ -88,7 +88,7 @@ def test_interval_is_that_of_the_writer_bootstrap() -> None:
     found = account(HAND, draws=200, seed=3).over_all["accuracy"]
     left, right = zip(*(r["writers"] for r in HAND), strict=True)
     weights = pair_weights(left, right, draws=200, seed=3).astype(float)
-    hits = np.array([r["decision"] == (S if r["label"] else D) for r in HAND])
+    hits = np.array([r["prediction"] == (S if r["label"] else D) for r in HAND])
     drawn = (weights @ hits) / weights.sum(1)
     drawn = drawn[~np.isnan(drawn)]
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
@@ -128,15 +128,15 @@ def test_order_disagreement_counts_pairs_asked_twice() -> None:
 
 
 def test_ablation_gap() -> None:
-    control = [r | {"decision": S} for r in HAND]
+    control = [r | {"prediction": S} for r in HAND]
     gap = ablation_gap(HAND, control)
     assert gap.value == pytest.approx(0.5 - 0.5)
-    blind = [r | {"decision": U} for r in HAND]
+    blind = [r | {"prediction": U} for r in HAND]
     gap = ablation_gap(HAND, blind[:6])
     assert gap.value == pytest.approx((3 / 5 + 1) / 2)
     assert gap.low <= gap.value <= gap.high
     lopsided = [record(k, int(k < 5), S) for k in range(6)]  # five of one kind, one of the other
-    perfect = [r | {"decision": S if r["label"] else D} for r in lopsided]
+    perfect = [r | {"prediction": S if r["label"] else D} for r in lopsided]
     assert ablation_gap(perfect, lopsided).value == 0.5
     same = ablation_gap(HAND, HAND)
     assert (same.value, same.low, same.high) == (0, 0, 0)

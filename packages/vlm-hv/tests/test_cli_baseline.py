@@ -13,7 +13,7 @@ from vlm_hv.records import read_records
 def baseline(call, words, tmp_path):
     def baseline(kind, *arguments):
         out = tmp_path / kind
-        given = ("--data", words, "--kind", kind, "--part", "test", "--accelerator", "cpu")
+        given = ("--data", words, "--kind", kind, "--split", "test", "--accelerator", "cpu")
         assert call("baseline", *given, "--out", out, *arguments) == 0
         return out
 
@@ -23,14 +23,14 @@ def baseline(call, words, tmp_path):
 @pytest.mark.parametrize("kind", ["hog", "gsc"])
 def test_handcrafted_features_tell_made_up_writers_apart(baseline, kind):
     out = baseline(kind)
-    records = read_records(out / "preds.jsonl")
+    records = read_records(out / "predictions.jsonl")
     metrics = json.loads((out / "result.json").read_text())["metrics"]
     assert metrics["auc"] > 0.7
     assert metrics["training_pairs"] == 2 * 4 * 6
     for record in records:
-        assert record["decision"] == ("same" if record["score"] > 0.5 else "different")
-    dev = read_records(out / "preds_dev.jsonl")
-    both = [{w for r in part for w in r["writers"]} for part in (records, dev)]
+        assert record["prediction"] == ("same" if record["score"] > 0.5 else "different")
+    val = read_records(out / "predictions_val.jsonl")
+    both = [{w for r in part for w in r["writers"]} for part in (records, val)]
     assert not both[0] & both[1]
 
 
@@ -38,7 +38,7 @@ def test_the_pairs_are_those_of_a_model(baseline, ask, call, tmp_path, capsys):
     assert ask("--limit", 8, "--seed", 5, "--mode", "direct", "--out", tmp_path / "vlm") == 0
     out = baseline("gsc", "--limit", 8, "--seed", 5, "--overwrite")
     pairs = [
-        [(r["known"], r["questioned"]) for r in read_records(folder / "preds.jsonl")]
+        [(r["known"], r["questioned"]) for r in read_records(folder / "predictions.jsonl")]
         for folder in (out, tmp_path / "vlm")
     ]
     assert pairs[0] == pairs[1]
@@ -104,7 +104,7 @@ def test_the_baseline_takes_another_encoder():
 
 def test_resnet18_as_a_command(baseline):
     out = baseline("resnet18", "--max-pairs", 16, "--epochs", 1)
-    assert all(0 <= record["score"] <= 1 for record in read_records(out / "preds.jsonl"))
+    assert all(0 <= record["score"] <= 1 for record in read_records(out / "predictions.jsonl"))
 
 
 def test_judged_writers_are_never_trained_on(call, words, tmp_path, capsys):
@@ -114,9 +114,9 @@ def test_judged_writers_are_never_trained_on(call, words, tmp_path, capsys):
     assert call("baseline", *given, "--out", tmp_path / "out") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "training writers are judged and were not trained on" in said
-    dev = read_records(tmp_path / "out" / "preds_dev.jsonl")
-    assert not {"w00", "w01"} & {w for r in dev for w in r["writers"]}
-    everyone = ("--data", words, "--part", "all", "--kind", "gsc", "--accelerator", "cpu")
+    val = read_records(tmp_path / "out" / "predictions_val.jsonl")
+    assert not {"w00", "w01"} & {w for r in val for w in r["writers"]}
+    everyone = ("--data", words, "--split", "all", "--kind", "gsc", "--accelerator", "cpu")
     assert call("baseline", *everyone, "--out", tmp_path / "all") == 2
     assert "at least 4 are needed to hold 2 out" in capsys.readouterr().err
 

@@ -34,9 +34,9 @@ def places(tmp_path, monkeypatch):
     prepare_out("run", {})
     prompt = Path("run/own.yaml")
     shutil.copy(Path(prompts.__file__).with_name("paligemma_v1.yaml"), prompt)
-    files = ("words/w0/a.png", "pairs.csv", "model/config.json", "preds.jsonl", "answers/x")
+    files = ("words/w0/a.png", "pairs.csv", "model/config.json", "predictions.jsonl", "answers/x")
     places = [Path("run", name) for name in files]
-    places += map(Path, ("words/w0/a.png", "words/test.csv", "preds.jsonl", "a.png"))
+    places += map(Path, ("words/w0/a.png", "words/test.csv", "predictions.jsonl", "a.png"))
     for path in places:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -51,8 +51,8 @@ def places(tmp_path, monkeypatch):
         f"predict --data words --pairs run/pairs.csv {MODEL}",
         f"predict --data words --prompt run/own.yaml {MODEL}",
         f"predict --data words --cache run/answers {MODEL}",
-        "eval preds.jsonl run",
-        "eval preds.jsonl --calibration run/preds.jsonl",
+        "eval predictions.jsonl run",
+        "eval predictions.jsonl --calibration run/predictions.jsonl",
         "train --data run/words --tiny",
         "train --data words --model run/model",
         "train --data words --tiny --pairs run/pairs.csv",
@@ -63,7 +63,7 @@ def places(tmp_path, monkeypatch):
         "baseline --data run/words",
         "baseline --data words --pairs run/pairs.csv",
         "report run --data words",
-        "report preds.jsonl --data run/words",
+        "report predictions.jsonl --data run/words",
     ],
 )
 def test_overwrite_never_takes_what_a_command_reads(call, command, places, capsys):

@@ -50,15 +50,15 @@ LOCAL = (*SERVER, "--base-url", "http://127.0.0.1:9/v1")
             "paligemma_v1: has no features to ask for; take forensic_v1",
         ),
         ("predict", (*LOCAL, "--resume"), "nothing to resume: no run began there"),
-        ("eval", (), "give one preds.jsonl or more"),
-        ("eval", ("no",), "no: no such file; give the preds.jsonl"),
+        ("eval", (), "give one predictions.jsonl or more"),
+        ("eval", ("no",), "no: no such file; give the predictions.jsonl"),
         ("train", ("--data", "nowhere", "--tiny"), "nowhere: no such folder"),
         ("train", DATA, "give either --model or --tiny"),
         ("train", (*MODEL, "--tiny"), "give either --model or --tiny"),
         ("train", MODEL, "m: no such folder, and no hub id"),
         ("train", (*DATA, "--tiny", "--tune", "lora"), "no --tune lora"),
         ("train", (*DATA, "--tiny", "--width", "20"), "--width must be a multiple of 16"),
-        ("train", (*DATA, "--tiny", "--patch-size", "7"), "--patch-size must divide --image-size"),
+        ("train", (*DATA, "--tiny", "--patch-size", "7"), "--patch-size must divide --size"),
         ("train", (*DATA, "--tiny", "--epochs", "0"), "--epochs must be >= 1, got 0"),
         ("train", (*DATA, "--tiny", "--warmup", "1"), "--warmup must be in [0, 1), got 1"),
         ("train", (*DATA, "--tiny", "--lora-r", "0"), "--lora-r must be >= 1"),
@@ -78,7 +78,7 @@ LOCAL = (*SERVER, "--base-url", "http://127.0.0.1:9/v1")
         ("baseline", (*DATA, "--kind", "sift"), "expected one of hog, gsc, resnet18"),
         ("baseline", (*DATA, "--epochs", "0"), "--epochs must be >= 1, got 0"),
         ("baseline", (*DATA, "--max-pairs", "1"), "--max-pairs must be >= 2, got 1"),
-        ("report", DATA, "give one preds.jsonl or more"),
+        ("report", DATA, "give one run or more"),
         ("report", ("no.jsonl", *DATA), "no.jsonl: no such file"),
     ],
 )
@@ -133,7 +133,7 @@ def test_an_image_that_cannot_be_read_is_named_before_anything_is_sent(
     root = write_words(tmp_path / "w", writers=range(4), samples=2)
     (root / "w01" / "01_0.png").write_bytes(b"no picture")
     given = ("--data", root, "--model", "m", "--backend", "openai", "--base-url", server.url)
-    assert call("predict", *given, "--part", "all", "--out", tmp_path / "out") == 2
+    assert call("predict", *given, "--split", "all", "--out", tmp_path / "out") == 2
     assert "01_0.png" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not server.requests
 

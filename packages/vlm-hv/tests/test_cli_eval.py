@@ -25,7 +25,7 @@ def made(count=40, *, seed=0, first=0, noise=0.25, **settings):
         records.append(
             {"pair": number, "known": f"k{place}.png", "questioned": f"q{place}.png"}
             | {"label": label, "writers": writers, "score": score, "status": "answered"}
-            | {"decision": S if score > 0.5 else D, "opinions": [], "order_agrees": None}
+            | {"prediction": S if score > 0.5 else D, "opinions": [], "order_agrees": None}
             | {"settings": SETTINGS | settings, "seconds": 1.0, "cost": None}
             | {"tokens": {"prompt": 700, "completion": 20}, "explanation": "", "findings": []}
         )
@@ -37,7 +37,7 @@ def write(tmp_path):
     def write(name, records):
         folder = tmp_path / name
         folder.mkdir()
-        write_records(folder / "preds.jsonl", records)
+        write_records(folder / "predictions.jsonl", records)
         return folder
 
     return write
@@ -57,8 +57,8 @@ def judge(call, capsys):
 def test_both_accounts_of_one_run(judge, write, tmp_path):
     records = made(10)
     for place in (0, 3):
-        records[place] |= {"decision": U, "score": None, "status": "unknown"}
-    right = sum(r["decision"] == (S if r["label"] else D) for r in records)
+        records[place] |= {"prediction": U, "score": None, "status": "unknown"}
+    right = sum(r["prediction"] == (S if r["label"] else D) for r in records)
     metrics = judge(write("a", records))["metrics"]
     assert metrics["accuracy_over_all"] == right / 10
     assert metrics["accuracy_over_answered"] == right / 8
@@ -70,19 +70,19 @@ def test_both_accounts_of_one_run(judge, write, tmp_path):
 
 
 def test_calibrated_likelihood_ratios_are_those_of_the_other_pairs(judge, write, tmp_path):
-    run, dev = made(60, seed=1), made(80, seed=2, first=500)
-    run[0] |= {"decision": U, "score": None, "status": "unknown"}
+    run, val = made(60, seed=1), made(80, seed=2, first=500)
+    run[0] |= {"prediction": U, "score": None, "status": "unknown"}
 
     def odds(score):
         clipped = min(max(score, 1e-6), 1 - 1e-6)
         return math.log(clipped / (1 - clipped))
 
-    fitted = fit_calibration([odds(r["score"]) for r in dev], [r["label"] for r in dev])
+    fitted = fit_calibration([odds(r["score"]) for r in val], [r["label"] for r in val])
     llr = [0.0 if r["score"] is None else float(fitted.llr(odds(r["score"]))) for r in run]
     out = tmp_path / "out"
-    found = judge(write("run", run), "--calibration", write("dev", dev), "--out", out)["metrics"]
+    found = judge(write("run", run), "--calibration", write("val", val), "--out", out)["metrics"]
     assert found["calibrated_cllr"] == pytest.approx(cllr(llr, [r["label"] for r in run]))
-    with (out / "scores.csv").open(newline="") as file:
+    with (out / "items.csv").open(newline="") as file:
         written = [float(row["ln_lr"]) for row in csv.DictReader(file)]
     assert written == pytest.approx(llr, abs=1e-4)
     page = (out / "report.html").read_text()
@@ -107,7 +107,7 @@ def test_the_gap_to_a_control(judge, write):
     run = made(60, noise=0.01)
     blank = made(60, noise=0.01, ablation="blank")
     for record in blank:
-        record |= {"decision": S, "score": 0.9}
+        record |= {"prediction": S, "score": 0.9}
     found = judge(write("run", run), write("blank", blank))
     (gap,) = found["metrics"]["ablation_gaps"]
     assert (gap["control"], gap["gap"]) == ("blank", 0.5)
@@ -119,7 +119,7 @@ def test_the_gap_to_a_control(judge, write):
 
 
 def blind(records):
-    return [record | {"decision": S, "score": 0.9} for record in records]
+    return [record | {"prediction": S, "score": 0.9} for record in records]
 
 
 def test_repeats_of_a_pair_in_a_list_are_told_apart(judge, write):
@@ -139,15 +139,15 @@ def test_repeats_of_a_pair_in_a_list_are_told_apart(judge, write):
     ],
 )
 def test_calibrations_that_flatter_are_refused(call, write, change, message, capsys):
-    dev = [record | change for record in made(8, first=500)]
-    assert call("eval", write("a", made(8)), "--calibration", write("dev", dev)) == 2
+    val = [record | change for record in made(8, first=500)]
+    assert call("eval", write("a", made(8)), "--calibration", write("val", val)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
 
 
 def test_shared_writers_of_a_calibration_are_said_loudly(judge, write):
-    dev = [r | {"known": f"other{n}.png"} for n, r in enumerate(made(20, seed=3))]
-    found = judge(write("a", made(20)), "--calibration", write("dev", dev))
+    val = [r | {"known": f"other{n}.png"} for n, r in enumerate(made(20, seed=3))]
+    found = judge(write("a", made(20)), "--calibration", write("val", val))
     assert "WRITERS OF THE CALIBRATION ARE JUDGED TOO" in " ".join(found["notes"])
 
 

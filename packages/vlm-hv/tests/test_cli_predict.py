@@ -12,7 +12,7 @@ from PIL import Image
 from vlm_hv import prompts
 from vlm_hv.records import read_records
 
-FEW = ("--split", "writers", "--limit", 6)
+FEW = ("--split-by", "writers", "--limit", 6)
 
 
 def by_ink(server):
@@ -41,7 +41,7 @@ def test_a_run_is_a_folder_with_everything_in_it(ask, server, tmp_path, monkeypa
     assert ask(*FEW, *given, "--out", out, "--json") == 0
     printed = capsys.readouterr()
     result = json.loads(printed.out)
-    records = read_records(out / "preds.jsonl")
+    records = read_records(out / "predictions.jsonl")
     assert len(records) == 6
     assert [r["label"] for r in records].count(1) == 3
     assert result["metrics"]["counts"]["pairs"] == 6
@@ -72,8 +72,8 @@ def test_labels_turn_the_swap_on_and_the_cost_is_told(ask, server, words, tmp_pa
     assert ask("--mode", "direct", *unlabelled) == 0
     assert len(server.requests) == 2
     found = result_of(tmp_path / "case")
-    assert [row["decision"] for row in found["rows"]] == ["same", "same"]
-    assert found["metrics"]["said_same"] == 2
+    assert [row["prediction"] for row in found["rows"]] == ["same", "same"]
+    assert found["metrics"]["predicted_same"] == 2
 
 
 def test_the_limit_draws_both_kinds_and_follows_the_seed(ask, tmp_path):
@@ -81,22 +81,22 @@ def test_the_limit_draws_both_kinds_and_follows_the_seed(ask, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         out = tmp_path / name
         assert ask("--mode", "direct", "--limit", 8, "--seed", seed, "--out", out) == 0
-        records = read_records(out / "preds.jsonl")
+        records = read_records(out / "predictions.jsonl")
         assert sum(record["label"] for record in records) == 4
         chosen.append([(r["known"], r["questioned"]) for r in records])
     assert chosen[0] == chosen[1] != chosen[2]
 
 
-def test_parts_of_a_split_share_no_writer(ask, tmp_path):
+def test_splits_share_no_writer(ask, tmp_path):
     writers = []
-    for part in ("test", "dev", "train"):
-        given = ("--mode", "direct", "--limit", 12, "--part", part, "--ablate", "text-only")
+    for part in ("test", "val", "train"):
+        given = ("--mode", "direct", "--limit", 12, "--split", part, "--ablate", "text-only")
         assert ask(*given, "--out", tmp_path / part) == 0
-        records = read_records(tmp_path / part / "preds.jsonl")
+        records = read_records(tmp_path / part / "predictions.jsonl")
         writers.append({writer for record in records for writer in record["writers"]})
-    test, dev, train = writers
-    assert not test & dev
-    assert not (test | dev) & train
+    test, val, train = writers
+    assert not test & val
+    assert not (test | val) & train
 
 
 def test_going_on_asks_for_nothing_twice(ask, server, tmp_path, capsys):
@@ -110,7 +110,7 @@ def test_going_on_asks_for_nothing_twice(ask, server, tmp_path, capsys):
     assert "folder is not empty; pass --resume, --overwrite" in capsys.readouterr().err
     assert ask(*given, "--resume") == 0
     assert len(server.requests) == 6
-    assert len(read_records(out / "preds.jsonl")) == 6
+    assert len(read_records(out / "predictions.jsonl")) == 6
     assert "1 x" not in capsys.readouterr().out
     assert ask(*given, "--resume", "--temperature", 0.5) == 2
     assert "cannot resume: temperature was 0.0 and is now 0.5" in capsys.readouterr().err
@@ -130,10 +130,10 @@ def test_a_run_that_never_began_is_in_nobodys_way(ask, server, tmp_path, capsys)
 def test_a_server_that_breaks_down_ends_the_run(ask, server, tmp_path, capsys):
     server.script = [(200, {}, server.completion({"model": "m"})), *[(400, {}, b"no")] * 20]
     given = ("--mode", "direct", "--limit", 30, "--no-swap", "--out", tmp_path / "run")
-    assert ask("--part", "all", *given, "--concurrency", 1) == 1
+    assert ask("--split", "all", *given, "--concurrency", 1) == 1
     assert "20 requests failed in a row, the last: 400: no" in capsys.readouterr().err
-    assert len(read_records(tmp_path / "run" / "preds.jsonl")) == 21
-    assert ask("--part", "all", *given, "--resume") == 0
+    assert len(read_records(tmp_path / "run" / "predictions.jsonl")) == 21
+    assert ask("--split", "all", *given, "--resume") == 0
 
 
 def test_repeats_are_other_draws_and_their_spread_is_told(ask, server, tmp_path, capsys):
@@ -145,7 +145,7 @@ def test_repeats_are_other_draws_and_their_spread_is_told(ask, server, tmp_path,
     seeds = [body["seed"] for body in server.requests]
     assert sorted(set(seeds)) == [0, 1000, 2000]
     assert len(result_of(tmp_path / "run")["metrics"]["repeats"]) == 3
-    for name in ("preds.jsonl", "preds_2.jsonl", "preds_3.jsonl"):
+    for name in ("predictions.jsonl", "predictions_2.jsonl", "predictions_3.jsonl"):
         assert len(read_records(tmp_path / "run" / name)) == 6
 
 
@@ -161,7 +161,7 @@ def test_controls_are_said_loudly(ask, server, kind, tmp_path, capsys):
         pixels = [np.asarray(Image.open(io.BytesIO(png))) for pair in sent for png in pair]
         assert all((picture == 255).all() for picture in pixels)
     else:
-        records = read_records(tmp_path / "run" / "preds.jsonl")
+        records = read_records(tmp_path / "run" / "predictions.jsonl")
         assert all(
             r["images"][0]["name"] != r["known"] or r["images"][1]["name"] != r["questioned"]
             for r in records
@@ -200,15 +200,15 @@ def test_the_checklist_is_scored_against_the_codes(ask, server, words, tmp_path,
 
 def test_pairs_files(call, words, tmp_path, capsys):
     out = tmp_path / "p.csv"
-    assert call("pairs", "--data", words, "--part", "all", "--limit", 10, "--out", out) == 0
+    assert call("pairs", "--data", words, "--split", "all", "--limit", 10, "--out", out) == 0
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows].count("1") == 5
     assert call("pairs", "--data", words, "--out", out) == 2
     assert "the file exists; pass --overwrite" in capsys.readouterr().err
-    dev, train = tmp_path / "dev.csv", tmp_path / "train.csv.gz"
-    for part, path in (("dev", dev), ("train", train)):
-        assert call("pairs", "--data", words, "--part", part, "--out", path) == 0
+    val, train = tmp_path / "val.csv", tmp_path / "train.csv.gz"
+    for part, path in (("val", val), ("train", train)):
+        assert call("pairs", "--data", words, "--split", part, "--out", path) == 0
     capsys.readouterr()
     assert (
         call(
@@ -217,7 +217,7 @@ def test_pairs_files(call, words, tmp_path, capsys):
             words,
             "--max-per-writer",
             1,
-            "--part",
+            "--split",
             "train",
             "--out",
             train,

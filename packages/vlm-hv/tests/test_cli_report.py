@@ -44,7 +44,7 @@ def test_boxes_of_one_canvas_lie_on_the_canvas():
 
 
 def record(decision, score, label, agrees=True):
-    return {"decision": decision, "score": score, "label": label, "order_agrees": agrees}
+    return {"prediction": decision, "score": score, "label": label, "order_agrees": agrees}
 
 
 def test_pairs_worth_a_look():
@@ -76,12 +76,12 @@ def test_settings_that_no_run_has(call, words, tmp_path, capsys):
     import json
 
     base = {"pair": 0, "known": "00_0.png", "questioned": "01_0.png", "label": 0, "writers": None}
-    base |= {"decision": "same", "score": 1.0, "status": "answered", "opinions": []}
+    base |= {"prediction": "same", "score": 1.0, "status": "answered", "opinions": []}
     for change, message in (
         ({"settings": {"min_side": -1}}, "of its settings are not those of a run"),
         ({"settings": {}, "known": "../../secret.png"}, "names what is not there"),
     ):
-        path = tmp_path / "preds.jsonl"
+        path = tmp_path / "predictions.jsonl"
         path.write_text(json.dumps(base | change) + "\n")
         out = tmp_path / "out"
         assert call("report", path, "--data", words, "--out", out) == 2
@@ -92,7 +92,7 @@ def test_settings_that_no_run_has(call, words, tmp_path, capsys):
 
 @pytest.mark.parametrize("count", [0, 5000])
 def test_a_page_has_a_size(call, words, tmp_path, count, capsys):
-    (tmp_path / "preds.jsonl").write_text("{}")
-    given = (tmp_path / "preds.jsonl", "--data", words, "--count", count)
+    (tmp_path / "predictions.jsonl").write_text("{}")
+    given = (tmp_path / "predictions.jsonl", "--data", words, "--count", count)
     assert call("report", *given) == 2
     assert f"--count must be in [1, 1000], got {count}" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from vlm_hv.records import read_records
 
-SIZE = ("--image-size", 32, "--width", 16, "--layers", 1, "--max-pairs", 32)
+SIZE = ("--size", 32, "--width", 16, "--layers", 1, "--max-pairs", 32)
 SMALL = (*SIZE, "--patch-size", 8, "--tower-steps", 0)
 
 
@@ -20,27 +20,29 @@ def trained(call, words, tmp_path_factory):
     return out
 
 
-def plain(folder, name="preds.jsonl"):
+def plain(folder, name="predictions.jsonl"):
     """What was decided on each pair."""
     records = read_records(folder / name)
-    return [(r["known"], r["questioned"], r["decision"]) for r in records], np.array(
+    return [(r["known"], r["questioned"], r["prediction"]) for r in records], np.array(
         [r["score"] for r in records]
     )
 
 
 def test_a_run_holds_all_that_is_needed(trained):
     files = {path.name for path in trained.iterdir()}
-    wanted = {"config.yaml", "metrics.csv", "last.ckpt", "best.ckpt", "export", "preds.jsonl"}
-    assert wanted | {"preds_dev.jsonl", "result.json", "report.html"} <= files
+    wanted = {"config.yaml", "metrics.csv", "last.ckpt", "best.ckpt", "export", "predictions.jsonl"}
+    assert wanted | {"predictions_val.jsonl", "result.json", "report.html"} <= files
     metrics = json.loads((trained / "result.json").read_text())["metrics"]
-    assert 0 <= metrics["dev_auc"] <= 1
+    assert 0 <= metrics["val_auc"] <= 1
     assert metrics["training_pairs"] == 32
-    assert metrics["counts"]["pairs"] == len(read_records(trained / "preds.jsonl"))
-    judged, dev = (
+    assert (metrics["epochs"], metrics["left_out"]) == (1, 0)
+    assert metrics["parameters"] > 1000
+    assert metrics["counts"]["pairs"] == len(read_records(trained / "predictions.jsonl"))
+    judged, val = (
         {w for r in read_records(trained / name) for w in r["writers"]}
-        for name in ("preds.jsonl", "preds_dev.jsonl")
+        for name in ("predictions.jsonl", "predictions_val.jsonl")
     )
-    assert not judged & dev
+    assert not judged & val
 
 
 def test_prediction_repeats_the_numbers_of_training(call, trained, words, tmp_path, capsys):
@@ -48,17 +50,17 @@ def test_prediction_repeats_the_numbers_of_training(call, trained, words, tmp_pa
     assert call("predict", *given, "--out", tmp_path / "test") == 0
     assert "asked the question it was trained on" in capsys.readouterr().out
     for folder, name, other in (
-        (tmp_path / "test", "preds.jsonl", "preds.jsonl"),
-        (tmp_path / "dev", "preds.jsonl", "preds_dev.jsonl"),
+        (tmp_path / "test", "predictions.jsonl", "predictions.jsonl"),
+        (tmp_path / "val", "predictions.jsonl", "predictions_val.jsonl"),
     ):
-        if folder.name == "dev":
-            assert call("predict", *given, "--part", "dev", "--out", folder, "--quiet") == 0
+        if folder.name == "val":
+            assert call("predict", *given, "--split", "val", "--out", folder, "--quiet") == 0
         (pairs, scores), (theirs, others) = plain(folder, name), plain(trained, other)
         assert [pair[:2] for pair in pairs] == [pair[:2] for pair in theirs]
         assert scores == pytest.approx(others, abs=1e-4)
-    dev = f"{tmp_path / 'dev'},{trained / 'preds_dev.jsonl'}"
+    val = f"{tmp_path / 'val'},{trained / 'predictions_val.jsonl'}"
     capsys.readouterr()
-    given = (tmp_path / "test", trained, "--calibration", dev, "--bootstrap", 20, "--json")
+    given = (tmp_path / "test", trained, "--calibration", val, "--bootstrap", 20, "--json")
     assert call("eval", *given) == 0
     one, other = json.loads(capsys.readouterr().out)["rows"]
     assert one["system"] != other["system"]
@@ -70,7 +72,7 @@ def test_scores_are_calibrated_probabilities_of_the_saved_verifier(trained, word
     from vlm_hv.verifier import VLMVerifier
 
     verifier, opened = VLMVerifier.from_pretrained(trained, device="cpu"), open_words(words)
-    records = read_records(trained / "preds.jsonl")[:4]
+    records = read_records(trained / "predictions.jsonl")[:4]
     known, questioned = (
         [opened.read(opened.index(record[side])) for record in records]
         for side in ("known", "questioned")
@@ -80,9 +82,9 @@ def test_scores_are_calibrated_probabilities_of_the_saved_verifier(trained, word
     assert [record["score"] for record in records] == pytest.approx(expected, abs=1e-4)
 
 
-def test_training_is_judged_with_its_own_dev_pairs(call, trained, capsys):
-    dev = trained / "preds_dev.jsonl"
-    assert call("eval", trained, "--calibration", dev, "--bootstrap", 20, "--json") == 0
+def test_training_is_judged_with_its_own_val_pairs(call, trained, capsys):
+    val = trained / "predictions_val.jsonl"
+    assert call("eval", trained, "--calibration", val, "--bootstrap", 20, "--json") == 0
     metrics = json.loads(capsys.readouterr().out)["metrics"]
     assert np.isfinite(metrics["calibrated_cllr"])
 
@@ -128,7 +130,7 @@ def test_an_adapter_of_a_saved_model(call, trained, words, tmp_path, capsys):
     given = (*given, "--test-limit", 4, "--accelerator", "cpu", "--lora-r", 2)
     assert call("train", *given, "--out", tmp_path / "lora") == 0
     assert (tmp_path / "lora" / "export" / "adapter_model.safetensors").is_file()
-    assert len(read_records(tmp_path / "lora" / "preds.jsonl")) == 4
+    assert len(read_records(tmp_path / "lora" / "predictions.jsonl")) == 4
     assert call("train", *given, "--out", tmp_path / "lora") == 2
     assert "folder is not empty; pass --resume last" in capsys.readouterr().err
 
@@ -153,7 +155,7 @@ def test_the_tower_is_taught_first_then_stays(call, words, tmp_path):
         call("train", *given, "--epochs", 1, "--accelerator", "cpu", "--out", tmp_path / "t") == 0
     )
     model = VLMVerifier.from_pretrained(tmp_path / "t", device="cpu").model
-    start = tiny_paligemma(image_size=32, patch_size=16, width=16, layers=1, seed=0)[0]
+    start = tiny_paligemma(size=32, patch_size=16, width=16, layers=1, seed=0)[0]
     tower, before = (m.model.vision_tower.state_dict() for m in (model, start))
     assert any(not value.equal(before[name]) for name, value in tower.items())
     groups = read_torch_file(tmp_path / "t" / "last.ckpt")["optimizer_states"][0]["param_groups"]

@@ -7,8 +7,8 @@ from papercommons.data.pairs import Pairs, make_pairs, write_pairs
 from papercommons.data.word_parts import default_split, pairs_to_judge
 from papercommons.data.words import open_words
 from papercommons.errors import DataError
-from vlm_hv.choosing import draw_pairs
 from vlm_hv.data import PairData, PairDataset, ablate_pairs
+from vlm_hv.pairs import draw_pairs
 from vlm_hv.prompting import PairPrompt
 from vlm_hv.tiny import tiny_paligemma
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 @pytest.fixture(scope="module")
 def prompt():
-    return PairPrompt(tiny_paligemma(image_size=32, width=16, layers=1)[1], "paligemma")
+    return PairPrompt(tiny_paligemma(size=32, width=16, layers=1)[1], "paligemma")
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +26,15 @@ def data(words, prompt):
 
 
 def writers(data, part):
-    return {data.words.writers[place] for place in data.parts[part]}
+    return {data.words.writers[place] for place in data.splits[part]}
 
 
-def test_no_writer_is_in_two_parts(data):
-    parts = [writers(data, part) for part in ("train", "dev", "test")]
+def test_no_writer_is_in_two_splits(data):
+    parts = [writers(data, part) for part in ("train", "val", "test")]
     assert all(parts)
     assert sum(map(len, parts)) == len(set().union(*parts)) == len(set(data.words.writers))
     for part, pairs in data.pairs.items():
-        inside = set(data.parts[part])
+        inside = set(data.splits[part])
         assert inside.issuperset(pairs.left.tolist() + pairs.right.tolist())
         assert 0 < pairs.same.mean() < 1
 
@@ -49,7 +49,7 @@ def test_training_batches_hold_prompt_answer_and_labels(data, prompt):
 
 
 def test_validation_and_test_batches_hold_no_answer(data):
-    for loader, part in ((data.val_dataloader(), "dev"), (data.test_dataloader(), "test")):
+    for loader, part in ((data.val_dataloader(), "val"), (data.test_dataloader(), "test")):
         batches = list(loader)
         assert all(batch.labels.shape[1] == 0 for batch in batches)
         assert (
@@ -92,14 +92,14 @@ def test_the_order_depends_on_seed_and_epoch(words, prompt):
     assert order(0, 0) != order(1, 0)
 
 
-def test_a_file_of_pairs_is_kept_to_the_training_part(words, prompt, data, tmp_path, caplog):
+def test_a_file_of_pairs_is_kept_to_the_training_split(words, prompt, data, tmp_path, caplog):
     everything = make_pairs(data.words, range(len(data.words)))
     write_pairs(tmp_path / "pairs.csv", everything, data.words)
     own = PairData(str(words), prompt, pairs=str(tmp_path / "pairs.csv"))
     pairs = own.pairs["train"]
-    assert set(own.parts["train"]).issuperset(pairs.left.tolist() + pairs.right.tolist())
+    assert set(own.splits["train"]).issuperset(pairs.left.tolist() + pairs.right.tolist())
     assert "have an image outside the labelled training part" in caplog.text
-    outside = make_pairs(data.words, data.parts["test"])
+    outside = make_pairs(data.words, data.splits["test"])
     write_pairs(tmp_path / "test.csv", outside, data.words)
     with pytest.raises(DataError, match="no pair lies in the training part"):
         PairData(str(words), prompt, pairs=str(tmp_path / "test.csv"))
@@ -151,7 +151,7 @@ def test_ablated_pairs_say_nothing_about_the_labels(data):
         ({"max_pairs": 1}, "max_pairs >= 2"),
         ({"writer_fraction": 0.0}, r"writer_fraction must be in \(0, 1\]"),
         ({"val_fraction": 1.0}, r"val_fraction in \(0, 1\)"),
-        ({"split": "unseen"}, "no split 'unseen'"),
+        ({"split_by": "unseen"}, "no split 'unseen'"),
     ],
 )
 def test_bad_options_are_refused(options, message, words, prompt):

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from papercommons.errors import DataError
 from PIL import Image
+from vlm_hv.chat_completions import read_answer
 from vlm_hv.conversation import Answer, Backend, Failure, Message, Request
 from vlm_hv.endpoint import Endpoint, check_address, is_loopback
 from vlm_hv.images import encode
-from vlm_hv.wire import read_answer
 
 pytest.importorskip("httpx", reason="needs httpx (vlm-hv[api])")
 

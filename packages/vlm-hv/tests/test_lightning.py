@@ -34,7 +34,7 @@ QUIET = {
 
 
 def make(**size):
-    return VLMVerifier(*tiny_paligemma(**({"image_size": 32, "width": 16, "layers": 1} | size)))
+    return VLMVerifier(*tiny_paligemma(**({"size": 32, "width": 16, "layers": 1} | size)))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_it_can_be_judged_before_it_trains(data):
 
 @lora
 def test_an_adapter_that_is_there_is_trained_on(data, save_tiny, tmp_path):
-    base = save_tiny(*tiny_paligemma(image_size=32, width=16, layers=1), tmp_path / "base")
+    base = save_tiny(*tiny_paligemma(size=32, width=16, layers=1), tmp_path / "base")
     first = VLMHVModule(str(base), lora_r=2, lr=1e-2)
     Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, **QUIET).fit(first, data)
     first.verifier.save_pretrained(tmp_path / "adapter")
@@ -144,8 +144,8 @@ def test_an_adapter_that_is_there_is_trained_on(data, save_tiny, tmp_path):
 
 @lora
 def test_an_adapter_of_a_half_precision_model_is_float32_and_learns(data, save_tiny, tmp_path):
-    base = save_tiny(*tiny_paligemma(image_size=32, width=16, layers=1), tmp_path / "base")
-    verifier = VLMVerifier.from_pretrained(base, device="cpu", precision="bfloat16")
+    base = save_tiny(*tiny_paligemma(size=32, width=16, layers=1), tmp_path / "base")
+    verifier = VLMVerifier.from_pretrained(base, device="cpu", dtype="bfloat16")
     module = VLMHVModule(verifier, lora_r=2, lr=1e-6)
     kinds = {(p.dtype, p.requires_grad) for p in module.parameters()}
     assert kinds == {(torch.bfloat16, False), (torch.float32, True)}
@@ -182,7 +182,7 @@ def test_validation_logs_auc_and_equal_error_rate_of_all_held_out_pairs(data):
     module = VLMHVModule(make(), tune="full")
     trainer = Trainer(max_epochs=1, limit_train_batches=1, **QUIET)
     trainer.fit(module, data)
-    pairs = data.pairs["dev"]
+    pairs = data.pairs["val"]
     odds = module.verifier.score(data.images[pairs.left], data.images[pairs.right])
     logged = trainer.callback_metrics
     assert set(logged) == {"train/loss", "val/auc", "val/eer"}

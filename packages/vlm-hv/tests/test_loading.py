@@ -14,7 +14,7 @@ from vlm_hv.tiny import tiny_paligemma
 @pytest.fixture(scope="module")
 def saved(save_tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("loading") / "model"
-    return save_tiny(*tiny_paligemma(image_size=16, width=16, layers=1), folder)
+    return save_tiny(*tiny_paligemma(size=16, width=16, layers=1), folder)
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def rewrite(path, **changes):
 
 def test_weights_are_float32_on_the_cpu_and_as_asked(saved):
     assert load_model(saved, device="cpu").model.dtype == torch.float32
-    assert load_model(saved, device="cpu", precision="bfloat16").model.dtype == torch.bfloat16
-    with pytest.raises(ValueError, match="precision must be auto, float32"):
-        load_model(saved, device="cpu", precision="int3")
+    assert load_model(saved, device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="dtype must be auto, float32"):
+        load_model(saved, device="cpu", dtype="int3")
 
 
 def test_automatic_device_is_cuda_where_there_is_one():

@@ -45,7 +45,7 @@ def qwen():
 
 @pytest.fixture(scope="module")
 def paligemma():
-    model, processor = tiny_paligemma(image_size=32, width=32)
+    model, processor = tiny_paligemma(size=32, width=32)
     return Loaded(strong(model), processor, "tiny/paligemma")
 
 
@@ -194,7 +194,7 @@ def test_where_memory_runs_out_the_batch_is_halved(qwen, monkeypatch):
 @pytest.mark.parametrize("calibration", [None, Calibration(0.5, -0.25)])
 def test_a_saved_verifier_is_asked_what_it_was_trained_on(calibration, tmp_path):
     verifier = VLMVerifier(
-        *tiny_paligemma(image_size=32, width=32),
+        *tiny_paligemma(size=32, width=32),
         question="Same hand?",
         answers=("no", "yes"),
         calibration=calibration,

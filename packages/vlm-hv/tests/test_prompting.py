@@ -17,7 +17,7 @@ from vlm_hv.tiny import tiny_paligemma, tiny_qwen2_vl
 
 @pytest.fixture(scope="module")
 def paligemma():
-    return tiny_paligemma(image_size=32, width=16, layers=1)
+    return tiny_paligemma(size=32, width=16, layers=1)
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,11 @@ from vlm_hv.budget import Budget, BudgetOptions, guess_prompt_tokens
 from vlm_hv.cache import Cache
 from vlm_hv.cases import CaseList, from_pairs
 from vlm_hv.conversation import Answer, Failure, Request
-from vlm_hv.driving import IN_A_ROW
 from vlm_hv.images import PictureOptions
 from vlm_hv.modes import AskOptions
 from vlm_hv.records import read_records
 from vlm_hv.running import Run, run_cases
+from vlm_hv.scheduler import IN_A_ROW
 
 WORDS = prompts.load("forensic_v1")
 SMALL = PictureOptions(min_side=0, border=0)
@@ -67,7 +67,7 @@ def cases(words: Path) -> CaseList:
 @pytest.fixture
 def run(cases: CaseList, tmp_path: Path) -> Callable[..., Run]:
     def run(backend: Any, ask: AskOptions | None = None, **more: Any) -> Run:
-        defaults: dict[str, Any] = {"out": tmp_path / "preds.jsonl", "options": SMALL}
+        defaults: dict[str, Any] = {"out": tmp_path / "predictions.jsonl", "options": SMALL}
         of = more.pop("of", cases)
         return run_cases(of, backend, WORDS, ask or AskOptions(mode="direct"), **(defaults | more))
 
@@ -80,14 +80,14 @@ def plain(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_one_record_per_pair(run: Callable[..., Run], cases: CaseList, tmp_path: Path) -> None:
     done = run(Model(), AskOptions())
-    lines = (tmp_path / "preds.jsonl").read_text().splitlines()
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
     assert len(lines) == len(cases.cases) == len(done.records)
     for number, (line, case) in enumerate(zip(lines, cases.cases, strict=True)):
         record = json.loads(line)
         assert record["pair"] == number
         assert [record["known"], record["questioned"]] == [case.known, case.questioned]
         assert (record["label"], tuple(record["writers"])) == (case.label, case.writers)
-        assert record["decision"] in ("same", "different")
+        assert record["prediction"] in ("same", "different")
         assert (record["status"], len(record["answers"])) == ("answered", 2)
         assert [image["name"] for image in record["images"]] == [case.known, case.questioned]
         assert record["tokens"]["completion"] == 10
@@ -96,7 +96,7 @@ def test_one_record_per_pair(run: Callable[..., Run], cases: CaseList, tmp_path:
         assert record["settings"]["prompt"] == "forensic_v1"
         assert record["cost"] is None
         assert record["date"].startswith("20")
-    assert read_records(tmp_path / "preds.jsonl") == done.records
+    assert read_records(tmp_path / "predictions.jsonl") == done.records
 
 
 @pytest.mark.parametrize("ask", [AskOptions(swap=True), AskOptions(mode="direct")])
@@ -118,7 +118,7 @@ def test_neither_workers_nor_batches_nor_order_matter(
         assert max(model.batches) == batch_size
     backwards = CaseList(cases.cases[::-1], cases.read, cases.digest)
     turned = run(Model(), ask, of=backwards, out=tmp_path / "turned.jsonl").records[::-1]
-    assert [r["decision"] for r in turned] == [r["decision"] for r in first.records]
+    assert [r["prediction"] for r in turned] == [r["prediction"] for r in first.records]
 
 
 def test_cache_hit_is_no_second_request(run: Callable[..., Run], tmp_path: Path) -> None:
@@ -138,13 +138,15 @@ def test_equal_questions_under_way_are_asked_once(
     model = Model()
     done = run(model, of=twice, workers=6, cache=Cache(tmp_path / "cache", model))
     assert len(model.asked) == 3
-    assert [r["decision"] for r in done.records[:3]] == [r["decision"] for r in done.records[3:]]
+    assert [r["prediction"] for r in done.records[:3]] == [
+        r["prediction"] for r in done.records[3:]
+    ]
 
 
 def test_resume_asks_only_what_is_missing(
     run: Callable[..., Run], tmp_path: Path, cases: CaseList
 ) -> None:
-    out = tmp_path / "preds.jsonl"
+    out = tmp_path / "predictions.jsonl"
     whole = run(Model()).records
     lines = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:10]) + lines[10][:40])  # killed inside line 11
@@ -321,7 +323,7 @@ def test_files_that_are_no_records(tmp_path: Path, line: bytes, said: str) -> No
     "change",
     [
         {"pair": -1},
-        {"decision": "yes"},
+        {"prediction": "yes"},
         {"score": 1.5},
         {"score": True},
         {"label": 2},
@@ -361,7 +363,7 @@ def test_killed_run_goes_on_without_a_second_request(
     pytest.importorskip("httpx", reason="needs httpx (vlm-hv[api])")
     names = [f"w{w:02d}/{w:02d}_{s}.png" for w in range(4) for s in range(4)]
     rows = [f"{a},{b}" for a, b in itertools.pairwise(names)]
-    pairs, out = tmp_path / "pairs.csv", tmp_path / "preds.jsonl"
+    pairs, out = tmp_path / "pairs.csv", tmp_path / "predictions.jsonl"
     pairs.write_text("known,questioned\n" + "\n".join(rows) + "\n")
     command = [sys.executable, "-c", KILLED, server.url, str(pairs), str(words), str(out)]
     server.delay = 0.1

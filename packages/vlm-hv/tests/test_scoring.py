@@ -17,7 +17,7 @@ from vlm_hv.scoring import (
 from vlm_hv.tiny import tiny_paligemma, tiny_qwen2_vl
 
 FAMILIES = {
-    "paligemma": lambda: tiny_paligemma(image_size=32, width=32),
+    "paligemma": lambda: tiny_paligemma(size=32, width=32),
     "qwen2_vl": lambda: tiny_qwen2_vl(width=32),
 }
 

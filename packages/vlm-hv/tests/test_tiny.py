@@ -61,7 +61,7 @@ def test_a_saved_model_loads_as_any_other(make, save_tiny, tmp_path):
 @pytest.mark.parametrize(
     ("make", "options"),
     [
-        (tiny_paligemma, {"image_size": 60}),
+        (tiny_paligemma, {"size": 60}),
         (tiny_paligemma, {"width": 40}),
         (tiny_paligemma, {"layers": 0}),
         (tiny_qwen2_vl, {"width": 8}),

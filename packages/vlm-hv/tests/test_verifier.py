@@ -24,7 +24,7 @@ def strong(model):
 
 
 def make(**settings):
-    model, processor = tiny_paligemma(image_size=32, width=32)
+    model, processor = tiny_paligemma(size=32, width=32)
     return VLMVerifier(strong(model), processor, **settings).eval()
 
 
@@ -154,7 +154,7 @@ def test_any_model_is_a_verifier_untrained(save_tiny, tmp_path):
 
 def test_an_adapter_is_saved_alone_and_comes_back_on_its_base(save_tiny, tmp_path):
     pytest.importorskip("peft", reason="LoRA needs peft (vlm-hv[local])")
-    base = save_tiny(*tiny_paligemma(image_size=32, width=32), tmp_path / "base")
+    base = save_tiny(*tiny_paligemma(size=32, width=32), tmp_path / "base")
     verifier = VLMVerifier.from_pretrained(base, device="cpu")
     before = verifier.score(grey(3), grey(3, 1))
     add_lora(verifier, 4, 8, 0.0)
@@ -206,7 +206,7 @@ def test_broken_settings_are_refused(name, value, tmp_path):
 
 
 def test_a_one_picture_model_needs_the_canvas():
-    model, processor = tiny_paligemma(image_size=16, width=16, layers=1)
+    model, processor = tiny_paligemma(size=16, width=16, layers=1)
     model.config.model_type = "blip-2"
     with pytest.raises(DataError, match="blip-2 takes one picture per prompt"):
         VLMVerifier(Loaded(model, processor, "x"))
@@ -217,7 +217,7 @@ def test_a_one_picture_model_needs_the_canvas():
 def test_scores_on_the_device_are_those_of_the_cpu(device, tmp_path):
     verifier = make()
     verifier.save_pretrained(tmp_path)
-    again = VLMVerifier.from_pretrained(tmp_path, device=device, precision="float32")
+    again = VLMVerifier.from_pretrained(tmp_path, device=device, dtype="float32")
     left, right = grey(5), grey(5, 1)
     expected = verifier.score(left, right, swap=True)
     np.testing.assert_allclose(again.score(left, right, swap=True), expected, rtol=1e-2, atol=1e-3)

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 from papercommons.errors import DataError
-from papercommons.metrics.verification import Metric, pair_weights, verification_metrics
+from papercommons.metrics.bootstrap import Estimate
+from papercommons.metrics.verification import pair_weights, verification_metrics
 
 from vlm_hv.records import Record
 
@@ -47,11 +48,11 @@ class Account:
         seconds: median per pair.
     """
 
-    over_all: dict[str, Metric]
-    over_answered: dict[str, Metric]
-    scores: dict[str, Metric]
-    coverage: Metric
-    order_disagreement: Metric
+    over_all: dict[str, Estimate]
+    over_answered: dict[str, Estimate]
+    scores: dict[str, Estimate]
+    coverage: Estimate
+    order_disagreement: Estimate
     majority: float
     counts: dict[str, int]
     problems: dict[str, int]
@@ -98,7 +99,7 @@ class Account:
         }
 
 
-def _row(words: str, metric: Metric) -> dict[str, Any]:
+def _row(words: str, metric: Estimate) -> dict[str, Any]:
     return {"metric": words, "value": metric.value, "95 % low": metric.low} | {
         "95 % high": metric.high
     }
@@ -116,7 +117,7 @@ def account(records: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> A
         DataError: there are no records, one has no label, or all labels are the same.
     """
     same = _labels(records)
-    said = [record["decision"] for record in records]
+    said = [record["prediction"] for record in records]
     answered = np.array([decision != "unknown" for decision in said])
     weights = _weights(records, draws, seed)
     right = np.array([d == ("same" if s else "different") for d, s in zip(said, same, strict=True)])
@@ -140,7 +141,7 @@ def account(records: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> A
 
 def ablation_gap(
     records: Sequence[Record], control: Sequence[Record], *, draws: int = 1000, seed: int = 0
-) -> Metric:
+) -> Estimate:
     """Return balanced accuracy (unknown = wrong) minus a control's, over the pairs both have.
 
     Near 0 means that the pictures do not matter: they may never have reached the model. Both kinds
@@ -177,7 +178,7 @@ def _identity(record: Record) -> tuple[int, str, str]:
 
 
 def _is_right(record: Record, same: int) -> int:
-    return int(record["decision"] == ("same" if same else "different"))
+    return int(record["prediction"] == ("same" if same else "different"))
 
 
 def _labels(records: Sequence[Record], kinds: int = 2) -> np.ndarray:
@@ -207,24 +208,24 @@ def _weights(records: Sequence[Record], draws: int, seed: int) -> np.ndarray | N
 
 def _metric(
     estimate: Callable[[np.ndarray], np.ndarray], count: int, weights: np.ndarray | None
-) -> Metric:
+) -> Estimate:
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(estimate(np.ones((1, count)))[0])
         drawn = np.empty(0) if weights is None else estimate(weights.astype(np.float64))
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn) or math.isnan(value):
-        return Metric(value, _NONE, _NONE)
+        return Estimate(value, _NONE, _NONE)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Metric(value, float(low), float(high))
+    return Estimate(value, float(low), float(high))
 
 
-def _share(hits: np.ndarray, among: np.ndarray, weights: np.ndarray | None) -> Metric:
+def _share(hits: np.ndarray, among: np.ndarray, weights: np.ndarray | None) -> Estimate:
     return _metric(lambda w: (w @ (hits & among)) / (w @ among), len(hits), weights)
 
 
 def _confusion(
     same: np.ndarray, right: np.ndarray, among: np.ndarray, weights: np.ndarray | None
-) -> dict[str, Metric]:
+) -> dict[str, Estimate]:
     """Return the measures over the pairs in `among`; a pair that is not right is wrong."""
     positive = same.astype(bool)
     cells = [positive & right, ~positive & right, ~positive & ~right, positive & ~right]
@@ -245,7 +246,7 @@ def _confusion(
     return {name: _metric(one(name), len(same), weights) for name in LABELS}
 
 
-def _score_metrics(records: Sequence[Record], draws: int, seed: int) -> dict[str, Metric]:
+def _score_metrics(records: Sequence[Record], draws: int, seed: int) -> dict[str, Estimate]:
     scored = [record for record in records if record["score"] is not None]
     if not scored or len({record["label"] for record in scored}) < 2:
         return {}
@@ -266,18 +267,18 @@ def _score_metrics(records: Sequence[Record], draws: int, seed: int) -> dict[str
     )
     probabilities = all(record["settings"].get("mode") in GRADED for record in scored)
     names = [*SCORE_LABELS, *(PROBABILITY_LABELS if probabilities else ())]
-    return {n: found[n] if known else Metric(found[n].value, _NONE, _NONE) for n in names}
+    return {n: found[n] if known else Estimate(found[n].value, _NONE, _NONE) for n in names}
 
 
 def _counts(records: Sequence[Record]) -> dict[str, int]:
     status = Counter(record["status"] for record in records)
-    said = Counter(record["decision"] for record in records)
+    said = Counter(record["prediction"] for record in records)
     return {
         "pairs": len(records),
         "same_writer_pairs": sum(record["label"] == 1 for record in records),
         "scored": sum(record["score"] is not None for record in records),
         **{name: status[name] for name in ("answered", "unknown", "partial", "failed")},
-        **{f"said_{name}": said[name] for name in ("same", "different", "unknown")},
+        **{f"predicted_{name}": said[name] for name in ("same", "different", "unknown")},
     }
 
 

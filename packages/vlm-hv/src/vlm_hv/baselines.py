@@ -11,22 +11,25 @@ import numpy as np
 import torch
 from papercommons.cli import ComputeOptions, RunOptions
 from papercommons.data.pairs import Pairs, make_pairs
+from papercommons.data.word_options import WordOptions
 from papercommons.data.word_parts import resolve_split
 from papercommons.data.words import Words, hold_out_writers, split_words
 from papercommons.errors import DataError
 from papercommons.files import prepare_out
 from papercommons.metrics.calibration import fit_calibration
+from papercommons.presets import resolve_preset
 from papercommons.report import Result, describe_device
 from papercommons.training import may_use_cuda, seed_everything
 
 from vlm_hv.cases import Case, from_pairs
-from vlm_hv.choosing import VAL_FRACTION, Part, draw_pairs
-from vlm_hv.comparable import PREDS
 from vlm_hv.modes import Opinion, decide
-from vlm_hv.options import WordOptions
+from vlm_hv.options import PACKAGE
 from vlm_hv.pairing import choose_cases
+from vlm_hv.pairs import VAL_FRACTION, Split, draw_pairs
 from vlm_hv.predicting import judge, run_notes, write_run
+from vlm_hv.presets import BASELINE
 from vlm_hv.records import Record, make_record, write_records
+from vlm_hv.runs import PREDICTIONS, PREDICTIONS_VAL
 
 log = logging.getLogger("papercommons")
 
@@ -35,13 +38,8 @@ LIMITS = (
     "A baseline on two images of one handwritten word each: only as good as measured on pairs like "
     "yours. It is no proof of authorship; a trained examiner decides."
 )
-LENGTH: dict[str, dict[str, Any]] = {
-    "quick": {"epochs": 3, "hog": 20_000, "gsc": 20_000, "resnet18": 4_000},
-    "paper": {"epochs": 10, "hog": 20_000, "gsc": 20_000, "resnet18": None},
-}
-MOST_DEV = 2000
+MOST_VAL = 2000
 PENALTY = 0.01  # inverse strength of the regression's L2 penalty
-PREDS_DEV = "preds_dev.jsonl"
 
 
 class Parts(NamedTuple):
@@ -50,17 +48,17 @@ class Parts(NamedTuple):
     Attributes:
         images: uint8, shape (N, H, W).
         train: pairs of training writers.
-        dev: of writers held out of these.
+        val: of writers held out of these.
         judged: the pairs in question.
-        dev_cases: names and writers of the dev pairs.
+        val_cases: names and writers of the val pairs.
         left_out: training writers that are not trained on as they are judged.
     """
 
     images: np.ndarray
     train: Pairs
-    dev: Pairs
+    val: Pairs
     judged: Pairs
-    dev_cases: Sequence[Case]
+    val_cases: Sequence[Case]
     left_out: int
 
 
@@ -68,7 +66,7 @@ def run_baseline(
     data: str,
     kind: Kind,
     pairs: str | None,
-    part: Part,
+    split: Split,
     limit: int | None,
     preset: Literal["auto", "quick", "paper"],
     epochs: int | None,
@@ -85,8 +83,8 @@ def run_baseline(
     Args:
         data: folder of words by writer.
         kind: of the baseline.
-        pairs: list of pairs with labels; None takes those of `part`.
-        part: of the split.
+        pairs: list of pairs with labels; None takes those of `split`.
+        split: train, val, test or all.
         limit: most pairs to judge.
         preset: length of the training.
         epochs: of resnet18, instead of the preset's.
@@ -99,66 +97,68 @@ def run_baseline(
         DataError: the words cannot be used, or too few writers are left to train on.
     """
     seed_everything(run.seed)
-    if preset == "auto":
-        preset = "paper" if may_use_cuda(RunOptions(**vars(run))) else "quick"
-    length = LENGTH[preset]
-    epochs = length["epochs"] if epochs is None else epochs
-    most = length[kind] if max_pairs is None else max_pairs
-    chosen = choose_cases(data, pairs, part, limit, run.seed, words)
-    parts = gather(chosen.words, chosen.cases.cases, words.split, most, run.seed)
+    given = {"epochs": epochs, "max_pairs": max_pairs}
+    values = resolve_preset(
+        BASELINE[kind], preset, given, cuda=may_use_cuda(RunOptions(**vars(run)))
+    )
+    most = values["max_pairs"]
+    chosen = choose_cases(data, pairs, split, limit, run.seed, words)
+    parts = gather(chosen.words, chosen.cases.cases, words.split_by, most, run.seed)
     if kind == "hog" and parts.images.shape[1:] != (64, 64):
         raise DataError(f"{data}: HOG is for words of 64 x 64 pixels; pass --resize 64")
-    settings: dict[str, Any] = {"data": data, "kind": kind, "pairs": pairs, "part": part}
-    settings |= {"limit": limit, "preset": preset, "epochs": epochs, "max_pairs": most, "out": out}
+    settings: dict[str, Any] = {"data": data, "kind": kind, "pairs": pairs, "split": split}
+    settings |= {"limit": limit, **values, "out": out}
     settings |= {**asdict(words), **run.settings()}
     folder = prepare_out(out, settings, overwrite=run.overwrite)
     log.info("%s: %s training pairs", kind, f"{len(parts.train):,}")
-    score, device = make_scorer(kind, parts, epochs, run)
-    fitted = fit_calibration(score(parts.dev), parts.dev.same)
+    score, device = make_scorer(kind, parts, values.get("epochs", 0), run)
+    fitted = fit_calibration(score(parts.val), parts.val.same)
     noted: dict[str, Any] = {
         "backend": "baseline",
         "model": kind,
         "mode": "baseline",
         "ablation": "none",
     }
-    noted |= {"preset": preset, "epochs": epochs, "max_pairs": most, "seed": run.seed}
+    noted |= {**values, "seed": run.seed}
     noted |= {"min_side": 0, "border": 0, "layout": "two"}
-    dev = to_records(parts.dev_cases, fitted.llr(score(parts.dev)), noted)
+    val = to_records(parts.val_cases, fitted.llr(score(parts.val)), noted)
     records = to_records(chosen.cases.cases, fitted.llr(score(parts.judged)), noted)
-    write_records(folder / PREDS_DEV, dev)
-    write_records(folder / PREDS, records)
+    write_records(folder / PREDICTIONS_VAL, val)
+    write_records(folder / PREDICTIONS, records)
     found = judge(records, seed=run.seed)
     notes = run_notes(records, found)
     if parts.left_out:
         notes.append(f"{parts.left_out:,} training writers are judged and were not trained on")
     result = Result(
-        package="vlm-hv",
+        package=PACKAGE,
         command="vlm-hv-baseline",
         title=f"{kind}: {len(records):,} pairs, {chosen.source}",
         rows=found.rows() if found else (),
         metrics={
             **(found.numbers() if found else {"pairs": len(records)}),
             "training_pairs": len(parts.train),
-            "dev_pairs": len(parts.dev),
+            "val_pairs": len(parts.val),
         },
         settings=settings,
         limits=LIMITS,
         data_hash=chosen.cases.digest,
         device=describe_device(device),
         notes=notes,
-        files={"dev_predictions": str(folder / PREDS_DEV)},
+        files={"val_predictions": str(folder / PREDICTIONS_VAL)},
     )
     write_run(folder, result, records, chosen.images)
     return result
 
 
-def gather(words: Words, cases: Sequence[Case], split: str, most: int | None, seed: int) -> Parts:
-    """Return the images that are needed, and training, dev and judged pairs of them.
+def gather(
+    words: Words, cases: Sequence[Case], split_by: str, most: int | None, seed: int
+) -> Parts:
+    """Return the images that are needed, and training, val and judged pairs of them.
 
     Args:
         words: the set.
         cases: what is judged; their names are in `words`.
-        split: gives the training writers; auto is the set's own.
+        split_by: gives the training writers; auto is the set's own.
         most: most training pairs; None is all.
         seed: of draws, pairs and who is held out.
 
@@ -170,12 +170,12 @@ def gather(words: Words, cases: Sequence[Case], split: str, most: int | None, se
     writers = words.writers
     judged = {writers[place] for place in (*left.tolist(), *right.tolist())}
     same = np.array([writers[a] == writers[b] for a, b in zip(left, right, strict=True)], np.int64)
-    train = split_words(words, resolve_split(words, split), seed=seed)["train"]
+    train = split_words(words, resolve_split(words, split_by), seed=seed)["train"]
     allowed = [place for place in train if writers[place] not in judged]
     left_out = len({writers[place] for place in train} & judged)
     train, held = hold_out_writers(words, allowed, share=VAL_FRACTION, seed=seed)
     made = [make_pairs(words, places, seed=seed) for places in (train, held)]
-    made = [draw_pairs(made[0], most or len(made[0]), seed=seed), draw_pairs(made[1], MOST_DEV)]
+    made = [draw_pairs(made[0], most or len(made[0]), seed=seed), draw_pairs(made[1], MOST_VAL)]
     made.append(Pairs(left, right, same))
     needed = np.unique(np.concatenate([side for p in made for side in (p.left, p.right)]))
     placed = [
@@ -190,7 +190,14 @@ def gather(words: Words, cases: Sequence[Case], split: str, most: int | None, se
 def make_scorer(
     kind: Kind, parts: Parts, epochs: int, run: ComputeOptions
 ) -> tuple[Callable[[Pairs], np.ndarray], torch.device]:
-    """Return a trained function from pairs to scores (higher = more alike), and where it runs."""
+    """Return a trained function from pairs to scores (higher = more alike), and where it runs.
+
+    Args:
+        kind: of the baseline.
+        parts: images and pairs.
+        epochs: of resnet18.
+        run: where and how to compute.
+    """
     if kind == "resnet18":
         from vlm_hv.siamese import score_pairs, train_resnet
 

@@ -22,7 +22,7 @@ from papercommons.data.words import Words, open_words
 from papercommons.errors import DataError, missing_library, one_line, reason
 from papercommons.files import hash_files
 
-from vlm_hv.choosing import drawn
+from vlm_hv.pairs import drawn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,7 +64,7 @@ class CaseList:
     digest: str
 
     def drawn(self, limit: int | None, *, seed: int = 0) -> CaseList:
-        """Return at most `limit` pairs in order, see `vlm_hv.choosing.drawn`; None: all.
+        """Return at most `limit` pairs in order, see `vlm_hv.pairs.drawn`; None: all.
 
         Raises:
             ValueError: limit < 1.

@@ -10,7 +10,6 @@ from typing import Any
 from papercommons.files import write_text
 from papercommons.report import Result, write_report
 
-from vlm_hv.asking import Asking
 from vlm_hv.budget import Budget
 from vlm_hv.cache import Cache
 from vlm_hv.checklist import (
@@ -21,11 +20,12 @@ from vlm_hv.checklist import (
     score_checklist,
 )
 from vlm_hv.conversation import Failure, Picture
-from vlm_hv.driving import Driver
 from vlm_hv.images import encode, fit
 from vlm_hv.modes import AskOptions, Conversation, Opinion
+from vlm_hv.opening import Asking
 from vlm_hv.pairing import Chosen
 from vlm_hv.prompts import Feature, Prompts
+from vlm_hv.scheduler import Scheduler
 
 FILE = "checklist.jsonl"
 
@@ -59,7 +59,7 @@ def check_images(
     path = folder / FILE
     heard = _read(path) if resume else {}
     missing = [name for name in names if name not in heard]
-    driver = Driver(
+    scheduler = Scheduler(
         asking.backend, cache, spent, batch_size=asking.batch_size, workers=asking.workers
     )
     begun = (
@@ -68,7 +68,7 @@ def check_images(
     )
     write_text(path, "".join(_line(row) for row in heard.values()))
     with path.open("a", encoding="utf-8") as file:
-        for place, opinion in driver.drive(begun):
+        for place, opinion in scheduler.run(begun):
             row = _row(missing[place], opinion, features)
             file.write(_line(row))
             file.flush()
@@ -78,7 +78,7 @@ def check_images(
     write_text(path, "".join(map(_line, rows)))
     _describe(result, rows, chosen, features)
     if len(rows) < len(names):
-        why = driver.stopped or "their requests failed"
+        why = scheduler.stopped or "their requests failed"
         result.notes = [
             *result.notes,
             f"{len(names) - len(rows):,} IMAGES ARE MISSING: {why}; --resume goes on",

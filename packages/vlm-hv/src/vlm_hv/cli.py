@@ -7,25 +7,24 @@ from typing import Literal
 
 from papercommons.checks import check_at_least, check_fraction, check_seed
 from papercommons.cli import ComputeOptions, FloatRunOptions, program
+from papercommons.data.word_options import WordOptions, check_pairs
 from papercommons.errors import DataError
 from papercommons.files import check_file_out, check_out
 from papercommons.report import Result
 
 from vlm_hv import prompts
 from vlm_hv.budget import BudgetOptions
-from vlm_hv.comparable import find_preds
 from vlm_hv.options import (
-    LabelOptions,
     ModelOptions,
-    PictureFlags,
+    PairOptions,
     QuestionOptions,
+    RecipeOptions,
+    ShownOptions,
     TinyOptions,
-    TuneOptions,
-    WordOptions,
     check_data,
     check_folder,
-    check_pairs,
 )
+from vlm_hv.runs import find_predictions
 
 
 def predict(
@@ -33,7 +32,7 @@ def predict(
     data: str,
     model: str,
     pairs: str | None = None,
-    part: Literal["test", "dev", "train", "all"] = "test",
+    split: Literal["train", "val", "test", "all"] = "test",
     limit: int | None = None,
     ablate: Literal["none", "blank", "shuffle", "text-only"] = "none",
     repeats: int = 1,
@@ -44,7 +43,7 @@ def predict(
     seed: int = 0,
     words: WordOptions = WordOptions(),
     question: QuestionOptions = QuestionOptions(),
-    shown: PictureFlags = PictureFlags(),
+    shown: ShownOptions = ShownOptions(),
     who: ModelOptions = ModelOptions(),
     budget: BudgetOptions = BudgetOptions(),
 ) -> Result:
@@ -56,16 +55,16 @@ def predict(
         model: folder of a saved model or of a run of vlm-hv-train, hub id (OWNER/NAME), or the id
             at the server of --backend openai.
         pairs: .csv, .csv.gz, .jsonl or .parquet file with columns known,questioned or left,right or
-            sample1,sample2, and label if known; else the pairs of --part.
-        part: of the split: test (CEDAR's own list), dev (training writers held out, to calibrate
-            on), train, or all writers.
+            sample1,sample2, and label if known; else the pairs of --split.
+        split: train, val (training writers held out, to calibrate on), test (CEDAR's own list), or
+            all writers.
         limit: most pairs, drawn with the seed, half of each kind.
         ablate: a control: blank pictures, those of other pairs (shuffle), or text-only; accuracy
             should fall to guessing.
         repeats: ask about everything so often, with other seeds, and report the spread.
         checklist: ask for the 15 coded attributes of each image instead of verdicts, and score
             them.
-        out: new folder for preds.jsonl, result.json and report.html.
+        out: new folder for predictions.jsonl, result.json and report.html.
         resume: go on with the run in --out; no pair that is answered is asked again.
         overwrite: empty --out first if it holds an earlier run.
         seed: of the draw, of made pairs and of the sampling, >= 0.
@@ -95,7 +94,7 @@ def predict(
         data,
         model,
         pairs,
-        part,
+        split,
         limit,
         ablate,
         repeats,
@@ -113,7 +112,7 @@ def predict(
 
 
 def evaluate(
-    *preds: str,
+    *predictions: str,
     calibration: list[str] | None = None,
     unknown: Literal["wrong", "drop", "both"] = "both",
     bootstrap: int = 1000,
@@ -124,26 +123,26 @@ def evaluate(
     """Judge one run or several on the same pairs: accuracy twice, AUC, EER, Cllr, with intervals.
 
     Args:
-        preds: preds.jsonl files, or --out folders of vlm-hv-predict, -train or -baseline; a control
-            (--ablate) beside its run gives the ablation gap.
-        calibration: for each of them the same system's run on other pairs (--part dev, or
-            preds_dev.jsonl), comma-separated: gives likelihood ratios and Cllr.
+        predictions: predictions.jsonl files, or --out folders of vlm-hv-predict, -train or
+            -baseline; a control (--ablate) beside its run gives the ablation gap.
+        calibration: for each of them the same system's run on other pairs (--split val, or
+            predictions_val.jsonl), comma-separated: gives likelihood ratios and Cllr.
         unknown: pairs without a decision: wrong (over all pairs), drop (over answered), or both.
         bootstrap: resamples of writers for the intervals.
-        out: folder for scores.csv, result.json and report.html; nothing is written if not given.
+        out: folder for items.csv, result.json and report.html; nothing is written if not given.
         overwrite: empty --out first if it holds an earlier run.
         seed: of the resampling, >= 0.
     """
     check_seed(seed)
-    if not preds:
-        raise DataError("give one preds.jsonl or more, e.g. vlm-hv-eval runs/vlm-hv-predict")
-    files = [find_preds(source) for source in (*preds, *(calibration or []))]
+    if not predictions:
+        raise DataError("give one predictions.jsonl or more, e.g. vlm-hv-eval runs/vlm-hv-predict")
+    files = [find_predictions(source) for source in (*predictions, *(calibration or []))]
     check_at_least(10, bootstrap=bootstrap)
     if out is not None:
         check_out(out, overwrite=overwrite, keep=files)
     from vlm_hv.evaluating import evaluate_runs
 
-    return evaluate_runs(preds, calibration or [], unknown, bootstrap, out, overwrite, seed)
+    return evaluate_runs(predictions, calibration or [], unknown, bootstrap, out, overwrite, seed)
 
 
 def train(
@@ -153,8 +152,8 @@ def train(
     test_limit: int | None = None,
     out: str = "runs/vlm-hv",
     words: WordOptions = WordOptions(),
-    labels: LabelOptions = LabelOptions(),
-    tune: TuneOptions = TuneOptions(),
+    labels: PairOptions = PairOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
     tiny: TinyOptions = TinyOptions(),
     run: FloatRunOptions = FloatRunOptions(),
 ) -> Result:
@@ -165,11 +164,11 @@ def train(
         model: folder or hub id of the model to start from, e.g. google/paligemma-3b-pt-224; or
             --tiny.
         test_limit: most test pairs, half of each kind; the preset's if not given.
-        out: new folder for checkpoints, metrics.csv, export/, preds.jsonl, result.json and
+        out: new folder for checkpoints, metrics.csv, export/, predictions.jsonl, result.json and
             report.html.
         words: the images.
         labels: the labels.
-        tune: what is trained.
+        recipe: what is trained.
         tiny: the tiny model.
         run: how to run.
     """
@@ -178,23 +177,23 @@ def train(
         raise ValueError("give either --model or --tiny")
     if model is not None:
         check_folder(model)
-    elif tune.tune == "lora":
+    elif recipe.tune == "lora":
         raise ValueError("--tiny has random weights, all of which need training: no --tune lora")
-    if tune.four_bit and tune.tune == "full":
+    if recipe.four_bit and recipe.tune == "full":
         raise ValueError("--four-bit freezes the weights: it goes with --tune lora")
     check_at_least(2, test_limit=test_limit)
     keep = [data, model, labels.pairs]
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=keep)
-    from vlm_hv.finetuning import train_model
+    from vlm_hv.training import train_model
 
-    return train_model(data, model, test_limit, out, words, labels, tune, tiny, run)
+    return train_model(data, model, test_limit, out, words, labels, recipe, tiny, run)
 
 
 def pairs(
     *,
     data: str,
     out: str = "pairs.csv",
-    part: Literal["test", "dev", "train", "all"] = "test",
+    split: Literal["train", "val", "test", "all"] = "test",
     writer_fraction: float = 1.0,
     max_per_writer: int | None = None,
     limit: int | None = None,
@@ -202,17 +201,17 @@ def pairs(
     overwrite: bool = False,
     words: WordOptions = WordOptions(),
 ) -> Result:
-    """Write pairs of one part of a split: all same-writer pairs, and as many different ones.
+    """Write pairs of one split: all same-writer pairs, and as many different ones.
 
     Args:
         data: folder of words by writer, as for vlm-hv-predict.
         out: .csv or .csv.gz file with columns left, right, label, or .parquet file with the
             authors' sample1, sample2, label.
-        part: of the split; test gives CEDAR's own list; all takes every writer.
-        writer_fraction: share of the writers of that part, the first ones by name.
+        split: as for vlm-hv-predict.
+        writer_fraction: share of the writers of that split, the first ones by name.
         max_per_writer: most same-writer pairs of one writer.
         limit: most pairs, drawn with the seed, half of each kind.
-        seed: of the split, the different-writer pairs and the draw, >= 0.
+        seed: of the division, the different-writer pairs and the draw, >= 0.
         overwrite: replace the file if it exists.
         words: the images.
     """
@@ -225,7 +224,7 @@ def pairs(
     check_file_out(out, overwrite=overwrite, keep=[data])
     from vlm_hv.pairing import make_pair_file
 
-    return make_pair_file(data, out, part, writer_fraction, max_per_writer, limit, seed, words)
+    return make_pair_file(data, out, split, writer_fraction, max_per_writer, limit, seed, words)
 
 
 def compare(
@@ -235,7 +234,7 @@ def compare(
     overwrite: bool = False,
     seed: int = 0,
     question: QuestionOptions = QuestionOptions(),
-    shown: PictureFlags = PictureFlags(),
+    shown: ShownOptions = ShownOptions(),
     who: ModelOptions = ModelOptions(),
 ) -> Result:
     """Ask a vision-language model about one known and one questioned sample.
@@ -275,7 +274,7 @@ def baseline(
     data: str,
     kind: Literal["hog", "gsc", "resnet18"] = "hog",
     pairs: str | None = None,
-    part: Literal["test", "dev", "train", "all"] = "test",
+    split: Literal["train", "val", "test", "all"] = "test",
     limit: int | None = None,
     preset: Literal["auto", "quick", "paper"] = "auto",
     epochs: int | None = None,
@@ -290,13 +289,13 @@ def baseline(
         data: folder of words by writer, as for vlm-hv-predict.
         kind: hog or gsc (regression on the difference of handcrafted features), or resnet18.
         pairs: as for vlm-hv-predict.
-        part: as for vlm-hv-predict.
+        split: as for vlm-hv-predict.
         limit: as for vlm-hv-predict; the same seed draws the same pairs.
         preset: length of the training: quick (minutes on two cores) or paper; auto is paper where
             there is a CUDA device, else quick.
         epochs: of resnet18; the preset's if not given.
         max_pairs: most training pairs; the preset's if not given.
-        out: new folder for preds.jsonl, preds_dev.jsonl, result.json and report.html.
+        out: new folder for predictions.jsonl, predictions_val.jsonl, result.json and report.html.
         words: the images.
         run: where and how to compute.
     """
@@ -307,11 +306,11 @@ def baseline(
     check_out(out, overwrite=run.overwrite, keep=[data, pairs])
     from vlm_hv.baselines import run_baseline
 
-    return run_baseline(data, kind, pairs, part, limit, preset, epochs, max_pairs, out, words, run)
+    return run_baseline(data, kind, pairs, split, limit, preset, epochs, max_pairs, out, words, run)
 
 
 def report(
-    *preds: str,
+    *predictions: str,
     data: str,
     out: str = "runs/vlm-hv-report",
     count: int = 6,
@@ -321,24 +320,24 @@ def report(
     """Write a page of pairs side by side: the most certain, the wrong, the torn, with findings.
 
     Args:
-        preds: preds.jsonl files or --out folders; the first one's pairs are shown, and with several
-            also those on which they disagree.
+        predictions: predictions.jsonl files or --out folders; the first one's pairs are shown, and
+            with several also those on which they disagree.
         data: folder of the images, as for vlm-hv-predict.
         out: new folder for report.html and result.json.
         count: most pairs of each group.
         overwrite: empty --out first if it holds an earlier run.
         words: the images.
     """
-    if not preds:
-        raise DataError("give one preds.jsonl or more: vlm-hv-report runs/vlm-hv-predict --data D")
-    files = [find_preds(source) for source in preds]
+    if not predictions:
+        raise DataError("give one run or more: vlm-hv-report runs/vlm-hv-predict --data D")
+    files = [find_predictions(source) for source in predictions]
     check_data(data)
     if not 1 <= count <= 1000:
         raise ValueError(f"--count must be in [1, 1000], got {count}")
     check_out(out, overwrite=overwrite, keep=[data, *files])
     from vlm_hv.reporting import write_pair_report
 
-    return write_pair_report(preds, data, out, count, overwrite, words)
+    return write_pair_report(predictions, data, out, count, overwrite, words)
 
 
 main_predict = program(predict, "vlm-hv-predict")

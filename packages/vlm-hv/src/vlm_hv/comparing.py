@@ -11,18 +11,18 @@ from papercommons.errors import DataError
 from papercommons.files import hash_files, prepare_out, write_json
 from papercommons.report import Result, write_report
 
-from vlm_hv.asking import open_asking
 from vlm_hv.budget import Budget
 from vlm_hv.cache import Cache
 from vlm_hv.cases import Case, Images
-from vlm_hv.comparable import Run
-from vlm_hv.driving import Driver
 from vlm_hv.images import pictures
 from vlm_hv.modes import conversations, decide
-from vlm_hv.options import ModelOptions, PictureFlags, QuestionOptions
+from vlm_hv.opening import open_asking
+from vlm_hv.options import PACKAGE, ModelOptions, QuestionOptions, ShownOptions
 from vlm_hv.records import LIMITS, Record, make_record
 from vlm_hv.reporting import MOST_LINES, pair_section
 from vlm_hv.running import run_settings
+from vlm_hv.runs import Run
+from vlm_hv.scheduler import Scheduler
 
 VERDICTS = {"same": "same writer", "different": "different writers", "unknown": "no decision"}
 
@@ -35,7 +35,7 @@ def compare_images(
     overwrite: bool,
     seed: int,
     question: QuestionOptions,
-    shown: PictureFlags,
+    shown: ShownOptions,
     who: ModelOptions,
 ) -> Result:
     """Ask a model about two image files and return the result.
@@ -61,7 +61,7 @@ def compare_images(
         settings |= asdict(asking.pictures) | asdict(who)
         sent = pictures(first, second, asking.pictures, names=(known, questioned))
         turned = pictures(second, first, asking.pictures, names=(questioned, known))
-        driver = Driver(
+        scheduler = Scheduler(
             asking.backend,
             Cache(who.cache, asking.backend),
             Budget.unlimited(),
@@ -69,17 +69,17 @@ def compare_images(
             workers=asking.workers,
         )
         begun = conversations(asking.prompts, asking.ask, sent, turned)
-        opinions = [opinion for _, opinion in driver.drive(enumerate(begun))]
+        opinions = [opinion for _, opinion in scheduler.run(enumerate(begun))]
         noted = run_settings(asking.backend, asking.prompts, asking.ask, asking.pictures, "none")
     record = make_record(0, Case(known, questioned), decide(opinions), sent, noted)
     if all(opinion.failure for opinion in opinions):
         raise DataError(f"{model}: no answer: {opinions[0].failure}")
     result = Result(
-        package="vlm-hv",
+        package=PACKAGE,
         command="vlm-hv-compare",
-        title=f"{known} and {questioned}: {VERDICTS[record['decision']]}",
+        title=f"{known} and {questioned}: {VERDICTS[record['prediction']]}",
         rows=_opinions(record),
-        metrics={name: record[name] for name in ("decision", "score", "order_agrees", "status")}
+        metrics={name: record[name] for name in ("prediction", "score", "order_agrees", "status")}
         | {name: record[name] for name in ("explanation", "findings", "tokens", "seconds")},
         settings=settings,
         limits=LIMITS,
@@ -114,7 +114,7 @@ def _opinions(record: Record) -> list[dict[str, Any]]:
         {
             "order": "questioned first" if opinion["swapped"] else "known first",
             "sample": opinion["sample"] + 1,
-            "decision": VERDICTS[opinion["decision"]],
+            "prediction": VERDICTS[opinion["prediction"]],
             "score": opinion["score"],
             "problems": "; ".join(
                 [*opinion["problems"], *[opinion["failure"]] * bool(opinion["failure"])]

@@ -19,11 +19,12 @@ from papercommons.data.words import Words, open_words
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vlm_hv.choosing import draw_pairs
 from vlm_hv.images import shuffled
+from vlm_hv.pairs import draw_pairs
 from vlm_hv.prompting import PairPrompt
 
 MOST_VAL_PAIRS = 500
+NAMES = {"dev": "val"}
 Ablation = Literal["blank", "shuffle"]
 
 
@@ -91,7 +92,7 @@ class PairData(LightningDataModule):
     Args:
         data: folder, see `papercommons.data.words.open_words`; or words already opened.
         prompt: makes the tensors, with question and layout: `VLMVerifier.prompt`.
-        split: see `papercommons.data.words.split_words`; ``auto`` is unseen for CEDAR AND, the
+        split_by: see `papercommons.data.words.split_words`; ``auto`` is unseen for CEDAR AND, the
             folder's own where it has one, else by writer.
         variant: clean, or all with CEDAR's wrong words.
         writer_fraction: share of the training writers that are used, in (0, 1].
@@ -106,14 +107,14 @@ class PairData(LightningDataModule):
         resize: fit images of other sizes into squares of this side.
         verify: compare every image with the checksum that the pack gives.
         skip_bad: leave out images that cannot be used (they are named) instead of stopping.
-        allow_writer_overlap: accept a split with writers in common.
+        allow_writer_overlap: accept writers in both training and test split.
 
     Attributes:
         words: the set.
         images: uint8, shape (N, H, W).
-        split: its name.
-        parts: ``unlabelled`` (the whole training part), ``train``, ``dev``, ``test`` -> places.
-        pairs: ``train``, ``dev``, ``test`` -> `Pairs`.
+        split_by: how it is divided.
+        splits: ``unlabelled`` (the whole training split), ``train``, ``val``, ``test`` -> places.
+        pairs: ``train``, ``val``, ``test`` -> `Pairs`.
 
     Raises:
         ValueError: an option out of range.
@@ -125,7 +126,7 @@ class PairData(LightningDataModule):
         data: str | Words,
         prompt: PairPrompt,
         *,
-        split: str = "auto",
+        split_by: str = "auto",
         variant: Literal["clean", "all"] = "clean",
         writer_fraction: float = 1.0,
         val_fraction: float = 0.1,
@@ -153,9 +154,9 @@ class PairData(LightningDataModule):
                 str(data), variant=variant, verify=verify, skip_bad=skip_bad, resize=resize
             )
         self.words = words
-        parts = divide_words(
+        divided = divide_words(
             words,
-            split=split,
+            split=split_by,
             writer_fraction=writer_fraction,
             val_fraction=val_fraction,
             pairs=pairs,
@@ -163,7 +164,9 @@ class PairData(LightningDataModule):
             seed=seed,
             allow_writer_overlap=allow_writer_overlap,
         )
-        self.split, self.parts, self.pairs = parts.split, parts.places, parts.pairs
+        self.split_by = divided.split
+        self.splits = {NAMES.get(name, name): places for name, places in divided.places.items()}
+        self.pairs = {NAMES.get(name, name): some for name, some in divided.pairs.items()}
         if max_pairs is not None:
             self.pairs["train"] = draw_pairs(self.pairs["train"], max_pairs, seed=seed)
         self.images = words.load()
@@ -177,7 +180,7 @@ class PairData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return pairs of the held-out writers, at most 500."""
-        pairs = draw_pairs(self.pairs["dev"], MOST_VAL_PAIRS, seed=self.seed)
+        pairs = draw_pairs(self.pairs["val"], MOST_VAL_PAIRS, seed=self.seed)
         return self._loader(PairDataset(self.images, pairs, self.prompt))
 
     def test_dataloader(self) -> DataLoader[Any]:

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 from papercommons.errors import DataError, missing_library, one_line, reason
 
+from vlm_hv.chat_completions import Structured, read_answer, request_body
 from vlm_hv.conversation import Answer, Failure, Request
-from vlm_hv.wire import Structured, read_answer, request_body
 
 if TYPE_CHECKING:
     import httpx
@@ -144,7 +144,7 @@ class Endpoint:
         retries: how often a request is repeated after 429, 5xx, a timeout or a malformed answer.
         backoff: seconds before the first repetition, doubled each time, drawn at random up to that;
             a Retry-After of the server's counts instead.
-        structured: how a schema is sent, see `vlm_hv.wire.request_body`.
+        structured: how a schema is sent, see `vlm_hv.chat_completions.request_body`.
         token_field: name of the limit of tokens in the request.
         yes_upload: images may leave this machine.
         allow_insecure: they may do so unencrypted.

@@ -12,7 +12,7 @@ import torch
 from papercommons.cli import show_progress
 from papercommons.errors import DataError, missing_library, reason
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 # take one picture per prompt
 ONE_PICTURE = frozenset(
@@ -40,7 +40,7 @@ def load_model(
     source: str | Path,
     *,
     device: str | torch.device = "auto",
-    precision: Precision = "auto",
+    dtype: Dtype = "auto",
     four_bit: bool = False,
 ) -> Loaded:
     """Load a model and its processor; no code from the source runs, weights are safetensors only.
@@ -49,7 +49,7 @@ def load_model(
         source: folder of a saved model, folder of a LoRA adapter (its base model is loaded too), or
             a hub id such as ``google/paligemma-3b-pt-224``.
         device: auto is cuda where there is one, else cpu.
-        precision: of the weights; auto is as saved on CUDA, and float32 on the CPU.
+        dtype: of the weights; auto is as saved on CUDA, and float32 on the CPU.
         four_bit: weights in 4 bits (bitsandbytes); CUDA only.
 
     Raises:
@@ -65,7 +65,7 @@ def load_model(
     base = str(source) if adapter is None else _base_of(adapter)
     config = _configuration(base)
     quieten()
-    model = _weights(base, _options(place, precision, four_bit))
+    model = _weights(base, _options(place, dtype, four_bit))
     if adapter is not None:
         _add_adapter(model, adapter)
     if not four_bit:
@@ -162,13 +162,13 @@ def _configuration(base: str) -> Any:
     return config
 
 
-def _options(device: torch.device, precision: Precision, four_bit: bool) -> dict[str, Any]:
+def _options(device: torch.device, dtype: Dtype, four_bit: bool) -> dict[str, Any]:
     """Return how to load: number format, and bitsandbytes' 4 bits."""
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if precision != "auto" and precision not in known:
-        raise ValueError(f"precision must be auto, {', '.join(known)}, got {precision!r}")
+    if dtype != "auto" and dtype not in known:
+        raise ValueError(f"dtype must be auto, {', '.join(known)}, got {dtype!r}")
     default: Any = "auto" if device.type == "cuda" else torch.float32
-    options: dict[str, Any] = {"dtype": known.get(precision, default)}
+    options: dict[str, Any] = {"dtype": known.get(dtype, default)}
     if not four_bit:
         return options
     try:

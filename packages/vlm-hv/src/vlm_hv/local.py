@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from vlm_hv.conversation import Answer, Failure, Picture, Request
-from vlm_hv.loading import ONE_PICTURE, Loaded, Precision, load_model
+from vlm_hv.loading import ONE_PICTURE, Dtype, Loaded, load_model
 from vlm_hv.prompting import Turn, encode, first_tokens
 from vlm_hv.scoring import answer_difference, last_logits, word_logprobs
 from vlm_hv.verifier import SAVED, find_verifier, read_settings
@@ -35,7 +35,7 @@ class LocalModel:
     Args:
         model: folder or hub id, see `vlm_hv.loading.load_model`; or a model already loaded.
         device: auto, cpu, cuda, ...
-        precision: of the weights.
+        dtype: of the weights.
         four_bit: 4-bit weights; CUDA only.
         batch_size: most requests at a time, >= 1; halved for good where memory runs out.
 
@@ -56,7 +56,7 @@ class LocalModel:
         model: str | Path | Loaded,
         *,
         device: str | torch.device = "auto",
-        precision: Precision = "auto",
+        dtype: Dtype = "auto",
         four_bit: bool = False,
         batch_size: int = 8,
     ) -> None:
@@ -64,7 +64,7 @@ class LocalModel:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
         if not isinstance(model, Loaded):
             model = load_model(
-                find_verifier(model) or model, device=device, precision=precision, four_bit=four_bit
+                find_verifier(model) or model, device=device, dtype=dtype, four_bit=four_bit
             )
         self.loaded, self.model, self.batch_size = model, model.source, batch_size
         folder = find_verifier(model.source)

@@ -7,39 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from papercommons.checks import check_at_least, check_fraction, check_positive
+from papercommons.data.word_options import LabelOptions
 from papercommons.errors import DataError
 
 from vlm_hv.endpoint import OPENAI_URL, check_address, read_key
 from vlm_hv.images import PictureOptions
 from vlm_hv.modes import AskOptions
 
-
-@dataclass(frozen=True)
-class WordOptions:
-    """The images.
-
-    Attributes:
-        split: unseen (no writer in common), seen, shuffled or paper of CEDAR AND; published for a
-            folder with train and test; writers divides by writer; auto chooses.
-        variant: clean, or all with CEDAR's wrong words and uncleaned crops.
-        resize: cut words to their ink and fit them into squares of this side.
-        verify: compare every image with the checksum of the pack.
-        skip_bad: leave out images that cannot be used (they are named) instead of stopping.
-    """
-
-    split: Literal["auto", "unseen", "seen", "shuffled", "paper", "published", "writers"] = "auto"
-    variant: Literal["clean", "all"] = "clean"
-    resize: int | None = None
-    verify: bool = False
-    skip_bad: bool = False
-
-    def __post_init__(self) -> None:
-        check_at_least(16, resize=self.resize)
-
-    def opening(self) -> dict[str, Any]:
-        """Return what `papercommons.data.words.open_words` takes."""
-        names = ("variant", "resize", "verify", "skip_bad")
-        return {name: getattr(self, name) for name in names}
+PACKAGE = "vlm-hv"
 
 
 @dataclass(frozen=True)
@@ -94,7 +69,7 @@ class QuestionOptions:
 
 
 @dataclass(frozen=True)
-class PictureFlags:
+class ShownOptions:
     """The pictures that are sent.
 
     A model that vlm-hv-train saved gets the images as they are, in its own layout; what follows
@@ -147,8 +122,9 @@ class ModelOptions:
             max_completion_tokens.
         cache: folder of answers: nothing is asked twice.
         batch_size: requests at a time, for transformers.
-        accelerator: auto, cpu, gpu or cuda, for transformers.
-        precision: of the weights, for transformers; auto is as saved on CUDA, else float32.
+        accelerator: auto, cpu or gpu, for transformers.
+        dtype: number format of the weights, for transformers; auto is as saved on CUDA, else
+            float32.
         four_bit: weights in 4 bits, for transformers; CUDA only.
     """
 
@@ -165,8 +141,8 @@ class ModelOptions:
     token_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     cache: str | None = None
     batch_size: int = 8
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     four_bit: bool = False
 
     @property
@@ -200,35 +176,22 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class LabelOptions:
+class PairOptions(LabelOptions):
     """The labels.
 
     Attributes:
-        writer_fraction: share of the training writers that are used (the first ones by name).
-        val_fraction: share of those held out for calibration and the choice of best.ckpt.
-        pairs: CSV or parquet file of training pairs, see vlm-hv-pairs; generated if not given.
-        max_per_writer: most same-writer pairs of one writer.
         max_pairs: most training pairs, drawn; the preset's if not given.
-        allow_writer_overlap: accept a split with writers in both parts.
     """
 
-    writer_fraction: float = 1.0
-    val_fraction: float = 0.1
-    pairs: str | None = None
-    max_per_writer: int | None = None
     max_pairs: int | None = None
-    allow_writer_overlap: bool = False
 
     def __post_init__(self) -> None:
-        check_fraction("(0, 1]", writer_fraction=self.writer_fraction)
-        check_fraction("(0, 1)", val_fraction=self.val_fraction)
-        check_pairs(self.pairs)
-        check_at_least(1, max_per_writer=self.max_per_writer)
+        super().__post_init__()
         check_at_least(2, max_pairs=self.max_pairs)
 
 
 @dataclass(frozen=True)
-class TuneOptions:
+class RecipeOptions:
     """What is trained, and how.
 
     Attributes:
@@ -281,7 +244,7 @@ class TinyOptions:
         tiny: train a PaliGemma that is built here with random weights, instead of --model.
         width: of its two transformers, a multiple of 16.
         layers: of either.
-        image_size: side in pixels to which words are resized.
+        size: side in pixels to which words are resized.
         patch_size: side of a patch, a divisor of that.
         tower_steps: of teaching its vision tower first to put words of one writer together, which
             stays frozen then; with 0 it stays random and is trained with the rest.
@@ -290,7 +253,7 @@ class TinyOptions:
     tiny: bool = False
     width: int = 64
     layers: int = 2
-    image_size: int = 64
+    size: int = 64
     patch_size: int = 16
     tower_steps: int = 400
 
@@ -299,17 +262,10 @@ class TinyOptions:
         check_at_least(1, layers=self.layers)
         if self.width < 16 or self.width % 16:
             raise ValueError(f"--width must be a multiple of 16, got {self.width}")
-        if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
+        if self.patch_size < 1 or self.size < 1 or self.size % self.patch_size:
             raise ValueError(
-                f"--patch-size must divide --image-size, got {self.patch_size} and "
-                f"{self.image_size}"
+                f"--patch-size must divide --size, got {self.patch_size} and {self.size}"
             )
-
-
-def check_pairs(pairs: str | None) -> None:
-    """Raise DataError if a list of pairs is given and is not there."""
-    if pairs is not None and not Path(pairs).is_file():
-        raise DataError(f"{pairs}: no such file; --pairs takes a list of pairs")
 
 
 def check_data(data: str) -> None:

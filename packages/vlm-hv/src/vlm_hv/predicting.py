@@ -13,27 +13,28 @@ from typing import Any
 
 import numpy as np
 from papercommons.cli import track
+from papercommons.data.word_options import WordOptions
 from papercommons.errors import DataError
 from papercommons.files import prepare_out
 from papercommons.report import Result, Section, write_report
 
 from vlm_hv.accounting import Account, account
-from vlm_hv.asking import Asking, open_asking
 from vlm_hv.budget import Budget, BudgetOptions, guess_prompt_tokens
 from vlm_hv.cache import Cache
 from vlm_hv.cases import CaseList, Images
-from vlm_hv.choosing import Part
-from vlm_hv.comparable import CONTROLS, PREDS, Run
 from vlm_hv.conversation import Picture
 from vlm_hv.images import Ablation, pictures
 from vlm_hv.modes import conversations
-from vlm_hv.options import ModelOptions, PictureFlags, QuestionOptions, WordOptions
+from vlm_hv.opening import Asking, open_asking
+from vlm_hv.options import PACKAGE, ModelOptions, QuestionOptions, ShownOptions
 from vlm_hv.pairing import choose_cases
+from vlm_hv.pairs import Split
 from vlm_hv.pictures import scores_png
 from vlm_hv.records import LIMITS, Record
 from vlm_hv.reporting import pair_section, pick
 from vlm_hv.running import Run as Done
 from vlm_hv.running import run_cases
+from vlm_hv.runs import CONTROLS, PREDICTIONS, Run
 
 log = logging.getLogger("papercommons")
 
@@ -48,7 +49,7 @@ def predict_pairs(
     data: str,
     model: str,
     pairs: str | None,
-    part: Part,
+    split: Split,
     limit: int | None,
     ablate: Ablation,
     repeats: int,
@@ -59,7 +60,7 @@ def predict_pairs(
     seed: int,
     words: WordOptions,
     question: QuestionOptions,
-    shown: PictureFlags,
+    shown: ShownOptions,
     who: ModelOptions,
     budget: BudgetOptions,
 ) -> Result:
@@ -68,8 +69,8 @@ def predict_pairs(
     Args:
         data: folder of the images.
         model: folder, hub id, or the server's id.
-        pairs: list of pairs; None takes those of `part`.
-        part: of the split.
+        pairs: list of pairs; None takes those of `split`.
+        split: train, val, test or all.
         limit: most pairs.
         ablate: what is done to the pictures.
         repeats: how often the whole is asked.
@@ -88,12 +89,12 @@ def predict_pairs(
         DataError: pairs, images, prompts, model or key cannot be used, or no request succeeded.
         RuntimeError: too many requests failed in a row.
     """
-    chosen = choose_cases(data, pairs, part, limit, seed, words)
+    chosen = choose_cases(data, pairs, split, limit, seed, words)
     cases = chosen.cases
     with open_asking(model, question, shown, who, swap=cases.labelled, seed=seed) as asking:
         if repeats > 1 and who.backend == "transformers" and asking.ask.temperature == 0:
             raise ValueError("--repeats of a greedy local model are all alike: give --temperature")
-        settings: dict[str, Any] = {"data": data, "model": model, "pairs": pairs, "part": part}
+        settings: dict[str, Any] = {"data": data, "model": model, "pairs": pairs, "split": split}
         settings |= {"limit": limit, "ablate": ablate, "repeats": repeats, "checklist": checklist}
         settings |= {"out": out, "seed": seed, **asdict(words), **asdict(question)}
         settings |= asdict(asking.ask) | asdict(asking.pictures) | asdict(who) | asdict(budget)
@@ -106,7 +107,7 @@ def predict_pairs(
         )
         spent, cache = Budget(budget), Cache(who.cache, asking.backend)
         result = Result(
-            package="vlm-hv",
+            package=PACKAGE,
             command="vlm-hv-predict",
             title="",
             settings=settings,
@@ -143,7 +144,7 @@ def _run(
     folder: Path,
     resume: bool,
 ) -> Done:
-    path = folder / (PREDS if not repeat else f"preds_{repeat + 1}.jsonl")
+    path = folder / (PREDICTIONS if not repeat else f"predictions_{repeat + 1}.jsonl")
     ask = replace(asking.ask, seed=asking.ask.seed + APART * repeat)
     bar = iter(track(range(len(cases.cases)), "asking"))
 
@@ -247,7 +248,13 @@ def describe_run(
 
 
 def judge(records: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> Account | None:
-    """Return what records come to, None where labels are missing or of one kind."""
+    """Return what records come to, None where labels are missing or of one kind.
+
+    Args:
+        records: of one run.
+        draws: resamples of writers.
+        seed: of the resampling.
+    """
     if len({record["label"] for record in records} - {None}) < 2:
         return None
     if any(record["label"] is None for record in records):
@@ -257,12 +264,17 @@ def judge(records: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> Acc
 
 def counts(records: Sequence[Record]) -> dict[str, Any]:
     """Return how often each decision and status came up."""
-    said = Counter(f"said_{record['decision']}" for record in records)
+    said = Counter(f"predicted_{record['prediction']}" for record in records)
     return {"pairs": len(records), **said, **Counter(record["status"] for record in records)}
 
 
 def run_notes(records: Sequence[Record], found: Account | None) -> list[str]:
-    """Return what the numbers do not show, a line each."""
+    """Return what the numbers do not show, a line each.
+
+    Args:
+        records: of one run.
+        found: what they come to; None without labels.
+    """
     status = Counter(record["status"] for record in records)
     notes = [", ".join(f"{count:,} {name}" for name, count in status.items())]
     same = sum(record["label"] == 1 for record in records)
@@ -286,7 +298,7 @@ def run_notes(records: Sequence[Record], found: Account | None) -> list[str]:
 
 
 def _verdicts(records: Sequence[Record]) -> list[dict[str, Any]]:
-    names = ("known", "questioned", "decision", "score")
+    names = ("known", "questioned", "prediction", "score")
     return [{name: record[name] for name in names} for record in records[:MOST_ROWS]]
 
 
@@ -322,8 +334,8 @@ def write_run(
         images: gives the images.
         sections: of the report, before those on pairs.
     """
-    result.files["predictions"] = str(folder / PREDS)
-    run = Run(folder / PREDS, "", list(records))
+    result.files["predictions"] = str(folder / PREDICTIONS)
+    run = Run(folder / PREDICTIONS, "", list(records))
     parts = list(sections) + scores_sections(records)
     for group, shown in pick(records, PER_GROUP).items():
         parts += [pair_section(group, record, [run], images) for record in shown]

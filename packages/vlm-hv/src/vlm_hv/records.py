@@ -56,7 +56,7 @@ def make_record(
         "questioned": case.questioned,
         "label": case.label,
         "writers": case.writers and list(case.writers),
-        "decision": verdict.decision,
+        "prediction": verdict.decision,
         "score": verdict.score,
         "status": verdict.status,
         "explanation": verdict.explanation,
@@ -80,7 +80,7 @@ def _opinion(opinion: Opinion) -> dict[str, Any]:
     return {
         "swapped": opinion.swapped,
         "sample": opinion.sample,
-        "decision": opinion.decision,
+        "prediction": opinion.decision,
         "score": opinion.score,
         "failure": opinion.failure,
         "retryable": opinion.retryable,
@@ -108,7 +108,12 @@ def to_line(record: Record) -> str:
 
 
 def write_records(path: str | Path, records: Sequence[Record]) -> None:
-    """Write all records to `path`, whole or not at all."""
+    """Write all records to `path`, whole or not at all.
+
+    Args:
+        path: a .jsonl file.
+        records: one line each.
+    """
     write_text(path, "".join(map(to_line, records)))
 
 
@@ -124,7 +129,7 @@ def read_records(path: str | Path, *, torn: bool = False) -> list[Record]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such file; give the preds.jsonl that vlm-hv-predict wrote")
+        raise DataError(f"{path}: no such file; give predictions.jsonl of vlm-hv-predict")
     content = path.read_bytes()
     lines = content.split(b"\n")
     if torn:
@@ -160,8 +165,10 @@ def _problem(record: Any) -> str:
     pair, score = record.get("pair"), record.get("score")
     if not isinstance(pair, int) or isinstance(pair, bool) or pair < 0:
         return f"pair is {_shown(pair)}"
-    if record.get("decision") not in DECISIONS or record.get("status") not in STATUSES:
-        return f"decision and status are {_shown([record.get('decision'), record.get('status')])}"
+    if record.get("prediction") not in DECISIONS or record.get("status") not in STATUSES:
+        return (
+            f"prediction and status are {_shown([record.get('prediction'), record.get('status')])}"
+        )
     number = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
     if not (score is None or number):
         return f"score is {_shown(score)}"

@@ -6,23 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
+from papercommons.data.word_options import WordOptions
 from papercommons.errors import DataError, one_line
 from papercommons.files import hash_files, prepare_out
 from papercommons.report import Result, Section, write_report
 
 from vlm_hv.cases import Images, open_images
-from vlm_hv.comparable import Run, read_runs
 from vlm_hv.findings import read_findings
 from vlm_hv.images import PictureOptions, encode, fit
-from vlm_hv.options import WordOptions
+from vlm_hv.options import PACKAGE
 from vlm_hv.pictures import pair_png
 from vlm_hv.records import LIMITS, Record
+from vlm_hv.runs import Run, read_runs
 
 MOST_LINES = 60  # of one explanation
 
 
 def write_pair_report(
-    preds: Sequence[str],
+    predictions: Sequence[str],
     data: str,
     out: str,
     count: int,
@@ -32,7 +33,7 @@ def write_pair_report(
     """Write a page with the pairs worth a look, and return the result.
 
     Args:
-        preds: files or folders of runs.
+        predictions: files or folders of runs.
         data: folder of the images.
         out: folder for the page.
         count: most pairs of each group.
@@ -42,9 +43,9 @@ def write_pair_report(
     Raises:
         DataError: a file cannot be read, or names an image that is not there.
     """
-    runs = read_runs(preds)
+    runs = read_runs(predictions)
     images = open_images(data, **options.opening())
-    settings = {"preds": list(preds), "data": data, "out": out, "count": count}
+    settings = {"predictions": list(predictions), "data": data, "out": out, "count": count}
     sections, rows = [], []
     groups = pick(runs[0].records, count)
     if len(runs) > 1:
@@ -55,15 +56,15 @@ def write_pair_report(
             sections.append(pair_section(group, record, runs, images))
     folder = prepare_out(out, settings, overwrite=overwrite)
     result = Result(
-        package="vlm-hv",
+        package=PACKAGE,
         command="vlm-hv-report",
         title=f"{runs[0].name}: pairs worth a look, of {len(runs[0].records):,}",
         rows=rows,
         settings=settings,
         limits=LIMITS,
         data_hash=hash_files([run.path for run in runs]),
-        device="no model was run",
-        notes=runs[0].warnings(),
+        device="cpu",
+        notes=runs[0].notes(),
     )
     write_report(folder / "report.html", result, sections)
     result.save(folder)
@@ -87,15 +88,15 @@ def pick(records: Sequence[Record], count: int) -> dict[str, list[Record]]:
     if all(record["label"] is not None for record in records):
         found = {
             "most certain of the wrong": group(is_wrong),
-            "most certain of the right": group(lambda r: r["decision"] == _truth(r)),
+            "most certain of the right": group(lambda r: r["prediction"] == _truth(r)),
         }
     else:
         found = {
-            "most certain of one writer": group(lambda r: r["decision"] == "same"),
-            "most certain of two writers": group(lambda r: r["decision"] == "different"),
+            "most certain of one writer": group(lambda r: r["prediction"] == "same"),
+            "most certain of two writers": group(lambda r: r["prediction"] == "different"),
         }
     found["the two orders disagree"] = group(lambda r: r.get("order_agrees") is False)
-    found["no decision"] = group(lambda r: r["decision"] == "unknown")
+    found["no decision"] = group(lambda r: r["prediction"] == "unknown")
     return found
 
 
@@ -107,7 +108,7 @@ def disagreements(runs: Sequence[Run], count: int) -> list[Record]:
         count: most pairs.
     """
     said = [
-        {run.records[place]["decision"] for run in runs} - {"unknown"}
+        {run.records[place]["prediction"] for run in runs} - {"unknown"}
         for place in range(len(runs[0].records))
     ]
     torn = [record for record, all_ in zip(runs[0].records, said, strict=True) if len(all_) > 1]
@@ -116,7 +117,7 @@ def disagreements(runs: Sequence[Run], count: int) -> list[Record]:
 
 def is_wrong(record: Record) -> bool:
     """Return whether a decision was made, and another than the label's."""
-    return record["decision"] not in ("unknown", _truth(record))
+    return record["prediction"] not in ("unknown", _truth(record))
 
 
 def _truth(record: Record) -> str | None:
@@ -172,7 +173,7 @@ def pair_section(group: str, record: Record, runs: Sequence[Run], images: Images
 def describe(record: Record) -> str:
     """Return what was decided on a pair, and the truth if known, in one sentence."""
     verdict = {"same": "same writer", "different": "different writers"}
-    said = verdict.get(record["decision"], "no decision")
+    said = verdict.get(record["prediction"], "no decision")
     score = "" if record["score"] is None else f", score {record['score']:.3f}"
     truth = _truth(record)
     told = "" if truth is None else f"; in truth {verdict[truth]}"

@@ -13,11 +13,11 @@ from vlm_hv.budget import Budget
 from vlm_hv.cache import Cache
 from vlm_hv.cases import CaseList
 from vlm_hv.conversation import Backend, Picture
-from vlm_hv.driving import Driver
 from vlm_hv.images import ABLATIONS, Ablation, PictureOptions, pictures, shuffled
 from vlm_hv.modes import AskOptions, Conversation, Opinion, conversations, decide
 from vlm_hv.prompts import Prompts
 from vlm_hv.records import Record, make_record, read_records, to_line, write_records
+from vlm_hv.scheduler import Scheduler
 
 
 @dataclass
@@ -52,7 +52,15 @@ def run_settings(
     options: PictureOptions,
     ablation: Ablation,
 ) -> dict[str, Any]:
-    """Return what decides the answers, as plain types: records of one file agree in it."""
+    """Return what decides the answers, as plain types: records of one file agree in it.
+
+    Args:
+        backend: whom to ask.
+        prompts: the words.
+        ask: the way to ask.
+        options: the pictures.
+        ablation: what is done to them.
+    """
     return {
         "backend": backend.name,
         "model": backend.model,
@@ -186,13 +194,13 @@ def run_cases(
             cases.read(name)
     budget = budget or Budget.unlimited()
     desk = _Desk(cases, prompts, ask, options, ablation, places, todo, settings, _pricer(budget))
-    driver = Driver(
+    scheduler = Scheduler(
         backend, cache or Cache(None, backend), budget, batch_size=batch_size, workers=workers
     )
     write_records(out, list(kept.values()))
     found = dict(kept)
     with out.open("a", encoding="utf-8") as file:
-        for number, opinion in driver.drive(desk.conversations()):
+        for number, opinion in scheduler.run(desk.conversations()):
             record = desk.hear(number, opinion)
             if record is not None:
                 _append(file, record)
@@ -203,9 +211,9 @@ def run_cases(
     _check_answers(out, records)
     return Run(
         records,
-        driver.stopped,
-        driver.sent,
-        driver.hits,
+        scheduler.stopped,
+        scheduler.sent,
+        scheduler.hits,
         len(kept),
         budget.prompt_tokens,
         budget.completion_tokens,
@@ -237,7 +245,7 @@ def _kept(
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other; give one")
     if out.is_dir():
-        raise DataError(f"{out}: --out must be a file like preds.jsonl, this is a folder")
+        raise DataError(f"{out}: --out must be a file like predictions.jsonl, this is a folder")
     if not out.exists() or overwrite or not out.stat().st_size:
         return {}
     if not resume:

@@ -33,7 +33,7 @@ QWEN_CHAT = (
 
 def tiny_paligemma(
     *,
-    image_size: int = 64,
+    size: int = 64,
     patch_size: int = 8,
     width: int = 64,
     layers: int = 2,
@@ -42,8 +42,8 @@ def tiny_paligemma(
     """Return a PaliGemma with random weights, and its processor.
 
     Args:
-        image_size: side in pixels to which pictures are resized, a multiple of `patch_size`.
-        patch_size: side of a patch; a picture becomes (image_size / patch_size)^2 tokens.
+        size: side in pixels to which pictures are resized, a multiple of `patch_size`.
+        patch_size: side of a patch; a picture becomes (size / patch_size)^2 tokens.
         width: of both transformers, a multiple of 16.
         layers: of either transformer, >= 1.
         seed: of the weights.
@@ -61,23 +61,23 @@ def tiny_paligemma(
         SiglipImageProcessor,
     )
 
-    if width % 16 or image_size % patch_size or min(width, image_size, layers) < 1:
+    if width % 16 or size % patch_size or min(width, size, layers) < 1:
         raise ValueError(
-            "width must be a multiple of 16 and image_size of patch_size, layers >= 1, got "
-            f"{width}, {image_size} of {patch_size}, {layers}"
+            "width must be a multiple of 16 and size of patch_size, layers >= 1, got "
+            f"{width}, {size} of {patch_size}, {layers}"
         )
     tokenizer = byte_tokenizer(("<pad>", "<eos>", "<bos>", "<unk>", "<image>"))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    square = {"height": image_size, "width": image_size}
+    square = {"height": size, "width": size}
     pictures: Any = SiglipImageProcessor(size=square)
-    pictures.image_seq_length = (image_size // patch_size) ** 2
+    pictures.image_seq_length = (size // patch_size) ** 2
     processor = PaliGemmaProcessor(pictures, tokenizer)
     vocabulary = len(tokenizer)  # with the 1,152 tokens of places and segments
     attention = {"num_hidden_layers": layers, "num_attention_heads": width // 16}
     config = PaliGemmaConfig(
         vision_config={
             **{"model_type": "siglip_vision_model", "vision_use_head": False, **attention},
-            **{"image_size": image_size, "patch_size": patch_size},
+            **{"image_size": size, "patch_size": patch_size},
             **{"hidden_size": width, "intermediate_size": 2 * width},
         },
         text_config={
@@ -194,7 +194,13 @@ def special_ids(tokenizer: Any) -> dict[str, Any]:
 
 
 def seeded(kind: Any, config: Any, seed: int) -> Any:
-    """Return a model with weights drawn from `seed`, which leaves torch's own generator alone."""
+    """Return a model with weights drawn from `seed`, which leaves torch's own generator alone.
+
+    Args:
+        kind: class of the model.
+        config: its sizes.
+        seed: of the weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind(config).eval()

@@ -18,7 +18,8 @@ from papercommons.metrics.calibration import Calibration, fit_calibration
 from papercommons.versions import installed_version
 from torch import Tensor, nn
 
-from vlm_hv.loading import Loaded, Precision, check_layout, load_model, quieten
+from vlm_hv.loading import Dtype, Loaded, check_layout, load_model, quieten
+from vlm_hv.options import PACKAGE
 from vlm_hv.prompting import Layout, PairPrompt, Pictures, as_rgb, first_tokens
 from vlm_hv.records import LIMITS
 from vlm_hv.scoring import answer_difference, in_both_orders, last_logits
@@ -224,7 +225,7 @@ class VLMVerifier(nn.Module):
                 "an adapter is nothing without its base model: save that first (save_pretrained) "
                 "and load it from its folder, then add the adapter"
             )
-        version = installed_version("vlm-hv")
+        version = installed_version(PACKAGE)
         folder.mkdir(parents=True, exist_ok=True)
         quieten()
         self.model.save_pretrained(folder)
@@ -234,7 +235,7 @@ class VLMVerifier(nn.Module):
             **{"layout": self.prompt.layout, "threshold": self.threshold},
             "calibration": None if self.calibration is None else asdict(self.calibration),
             **{"model_type": self.prompt.model_type, "base": base if self.has_adapter else None},
-            **{"package": "vlm-hv", "version": version, "limits": LIMITS, **about},
+            **{"package": PACKAGE, "version": version, "limits": LIMITS, **about},
         }
         card = CARD.format(
             model_type=self.prompt.model_type,
@@ -258,7 +259,7 @@ class VLMVerifier(nn.Module):
         source: str | Path,
         *,
         device: str | torch.device = "auto",
-        precision: Precision = "auto",
+        dtype: Dtype = "auto",
         four_bit: bool = False,
         **settings: Any,
     ) -> VLMVerifier:
@@ -268,7 +269,7 @@ class VLMVerifier(nn.Module):
             source: folder of a saved verifier, of the run that made it, or see
                 `vlm_hv.loading.load_model`.
             device: auto, cpu, cuda, ...
-            precision: of the weights.
+            dtype: of the weights.
             four_bit: 4-bit weights; CUDA only.
             **settings: question, answers, layout, calibration, threshold, instead of the saved.
 
@@ -276,7 +277,7 @@ class VLMVerifier(nn.Module):
             DataError: missing, broken, or no model for this.
         """
         folder = find_verifier(source)
-        loaded = load_model(folder or source, device=device, precision=precision, four_bit=four_bit)
+        loaded = load_model(folder or source, device=device, dtype=dtype, four_bit=four_bit)
         saved = {} if folder is None else read_settings(folder)
         return cls(loaded, **(saved | settings)).eval()
 

@@ -32,7 +32,7 @@ class _Asked:
     reserved: tuple[int, int] = (0, 0)
 
 
-class Driver:
+class Scheduler:
     """Puts the questions of many conversations to a backend.
 
     Args:
@@ -70,7 +70,7 @@ class Driver:
         self._done: deque[tuple[int, Opinion]] = deque()
         self._first, self._failed_in_a_row = True, 0
 
-    def drive(self, items: Iterable[tuple[int, Conversation]]) -> Iterator[tuple[int, Opinion]]:
+    def run(self, items: Iterable[tuple[int, Conversation]]) -> Iterator[tuple[int, Opinion]]:
         """Give (number, opinion) as conversations end, in whatever order they do.
 
         The first request runs alone: if it fails, nothing else would succeed, and its answer shows

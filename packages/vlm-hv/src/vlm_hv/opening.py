@@ -11,7 +11,7 @@ from vlm_hv.conversation import Backend
 from vlm_hv.endpoint import Endpoint
 from vlm_hv.images import PictureOptions
 from vlm_hv.modes import AskOptions
-from vlm_hv.options import ModelOptions, PictureFlags, QuestionOptions
+from vlm_hv.options import ModelOptions, QuestionOptions, ShownOptions
 from vlm_hv.prompts import Prompts
 
 
@@ -44,7 +44,7 @@ class Asking:
 def open_asking(
     model: str,
     question: QuestionOptions,
-    shown: PictureFlags,
+    shown: ShownOptions,
     who: ModelOptions,
     *,
     swap: bool,
@@ -92,7 +92,7 @@ def _local(
     model: str,
     words: Prompts,
     question: QuestionOptions,
-    shown: PictureFlags,
+    shown: ShownOptions,
     who: ModelOptions,
     *,
     swap: bool,
@@ -110,7 +110,7 @@ def _local(
     backend = LocalModel(
         model,
         device=device,
-        precision=who.precision,
+        dtype=who.dtype,
         four_bit=who.four_bit,
         batch_size=who.batch_size,
     )

@@ -1,4 +1,4 @@
-"""Which pairs of a set of words: parts of its splits, published lists, draws; needs no torch."""
+"""Which pairs of a set of words: those of a split, published lists, draws; needs no torch."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from papercommons.data.pairs import Pairs, make_pairs
 from papercommons.data.word_parts import pairs_to_judge, resolve_split
 from papercommons.data.words import Words, first_writers, hold_out_writers, split_words
 
-Part = Literal["test", "dev", "train", "all"]
+Split = Literal["train", "val", "test", "all"]
 VAL_FRACTION = 0.1  # of the training writers: they calibrate
 
 
-def part_places(words: Words, split: str, part: Part, *, seed: int = 0) -> list[int]:
-    """Return the images of a part.
+def split_places(words: Words, split: Split, split_by: str, *, seed: int = 0) -> list[int]:
+    """Return the images of a split.
 
     Args:
         words: the images.
-        split: its name; auto is `papercommons.data.word_parts.default_split`.
-        part: test; dev, the training writers held out for calibration; train, the others; or all.
-        seed: of the split and of who is held out.
+        split: test; val, the training writers held out for calibration; train, the others; or all.
+        split_by: how the words are divided; auto is
+            `papercommons.data.word_parts.default_split`.
+        seed: of the division and of who is held out.
 
     Raises:
         DataError: see `papercommons.data.words.split_words`.
     """
-    if part == "all":
+    if split == "all":
         return list(range(len(words)))
-    halves = split_words(words, resolve_split(words, split), seed=seed)
-    if part == "test":
+    halves = split_words(words, resolve_split(words, split_by), seed=seed)
+    if split == "test":
         return halves["test"]
     train, held = hold_out_writers(words, halves["train"], share=VAL_FRACTION, seed=seed)
-    return held if part == "dev" else train
+    return held if split == "val" else train
 
 
-def part_pairs(words: Words, split: str, part: Part, *, seed: int = 0) -> Pairs:
-    """Return the pairs of a part: the published list where the test part has one, else made ones.
+def split_pairs(words: Words, split: Split, split_by: str, *, seed: int = 0) -> Pairs:
+    """Return the pairs of a split: for test the published list if there is one, else made ones.
 
     Args:
         words: the images.
-        split: its name; auto is `papercommons.data.word_parts.default_split`.
-        part: see `part_places`.
-        seed: of the split and of made pairs.
+        split: see `split_places`.
+        split_by: see `split_places`.
+        seed: of the division and of made pairs.
     """
-    places = part_places(words, split, part, seed=seed)
-    if part != "test":
+    places = split_places(words, split, split_by, seed=seed)
+    if split != "test":
         return make_pairs(words, places, seed=seed)
-    return pairs_to_judge(words, resolve_split(words, split), places, seed=seed)
+    return pairs_to_judge(words, resolve_split(words, split_by), places, seed=seed)
 
 
 def some_writers(
@@ -96,5 +97,11 @@ def drawn(labels: Sequence[int | None], most: int, *, seed: int = 0) -> list[int
 
 
 def draw_pairs(pairs: Pairs, most: int, *, seed: int = 0) -> Pairs:
-    """Return at most so many pairs, see `drawn`."""
+    """Return at most so many pairs, see `drawn`.
+
+    Args:
+        pairs: to draw from.
+        most: >= 1.
+        seed: of the draw.
+    """
     return pairs.take(drawn(pairs.same.tolist(), most, seed=seed))

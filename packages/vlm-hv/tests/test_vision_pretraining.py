@@ -8,9 +8,9 @@ import torch
 from papercommons.cli import RunOptions
 from papercommons.metrics.roc import binary_auc
 from vlm_hv.data import PairData
-from vlm_hv.seeing import WriterData, image_features, teach_tower, writer_contrast
 from vlm_hv.tiny import tiny_paligemma
 from vlm_hv.verifier import VLMVerifier
+from vlm_hv.vision_pretraining import WriterData, image_features, teach_tower, writer_contrast
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -75,7 +75,7 @@ def test_what_cannot_be_contrasted_is_refused(features, writers, temperature, me
 
 @pytest.fixture(scope="module")
 def made(words):
-    verifier = VLMVerifier(*tiny_paligemma(image_size=32, width=16, layers=1))
+    verifier = VLMVerifier(*tiny_paligemma(size=32, width=16, layers=1))
     return verifier, PairData(str(words), verifier.prompt)
 
 

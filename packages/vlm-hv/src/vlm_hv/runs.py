@@ -15,7 +15,8 @@ from vlm_hv.records import Record, read_records
 
 log = logging.getLogger("papercommons")
 
-PREDS = "preds.jsonl"
+PREDICTIONS = "predictions.jsonl"
+PREDICTIONS_VAL = "predictions_val.jsonl"
 CONTROLS = {
     "blank": "CONTROL: the pictures were blank",
     "shuffle": "CONTROL: every pair got the pictures of another",
@@ -50,7 +51,7 @@ class Run:
         """What was done to the pictures, ``none`` if nothing."""
         return str(self.settings.get("ablation") or "none")
 
-    def warnings(self) -> list[str]:
+    def notes(self) -> list[str]:
         """Return what a reader must know of the run before its numbers."""
         said = [f"{self.name}: {CONTROLS[self.ablation]}"] if self.ablation in CONTROLS else []
         if self.left_out:
@@ -58,17 +59,17 @@ class Run:
         return said
 
 
-def find_preds(source: str) -> Path:
-    """Return the file of records meant by `source`: itself, or preds.jsonl of a run's folder.
+def find_predictions(source: str) -> Path:
+    """Return the file of records meant by `source`: itself, or predictions.jsonl of a run's folder.
 
     Raises:
         DataError: there is none.
     """
     path = Path(source)
-    path = path / PREDS if path.is_dir() else path
+    path = path / PREDICTIONS if path.is_dir() else path
     if not path.is_file():
         raise DataError(
-            f"{path}: no such file; give the {PREDS} or the --out folder of vlm-hv-predict, "
+            f"{path}: no such file; give the {PREDICTIONS} or the --out folder of vlm-hv-predict, "
             "vlm-hv-train or vlm-hv-baseline"
         )
     return path
@@ -83,7 +84,7 @@ def read_runs(sources: Sequence[str]) -> list[Run]:
     Raises:
         DataError: a file cannot be read, is given twice, or they have no pair in common.
     """
-    paths = [find_preds(source) for source in sources]
+    paths = [find_predictions(source) for source in sources]
     twice = [path for path, count in Counter(p.resolve() for p in paths).items() if count > 1]
     if twice:
         raise DataError(f"{twice[0]}: given twice; give each run once")

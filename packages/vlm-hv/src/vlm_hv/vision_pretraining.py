@@ -195,7 +195,7 @@ def teach_tower(
     """
     if steps < 1:
         raise ValueError(f"steps must be >= 1, got {steps}")
-    pairs = make_pairs(data.words, data.parts["train"], seed=data.seed)
+    pairs = make_pairs(data.words, data.splits["train"], seed=data.seed)
     images = WriterData(
         data.images, pairs, data.words.writers, verifier.prompt.processor, seed=data.seed
     )
