@@ -280,7 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")
     parser.add_argument("--data", type=Path, help="folder mnist-ddpm-tiny, for the second part")
-    parser.add_argument("--runs", type=Path, default=Path("runs/reproduce-gits-sampling"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/gits-sampling-reproduce"))
     parser.add_argument("--processes", type=int, default=2, help="each of one thread")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of the third part")
     parser.add_argument("--quick", action="store_true", help="a minute, to see that it runs")

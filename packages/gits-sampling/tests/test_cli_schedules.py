@@ -207,13 +207,13 @@ def test_latents_are_saved_as_arrays(tmp_path, monkeypatch, capsys):
 
 def test_comparing(tmp_path, capsys):
     words = ("--model", "digits-gauss10", "--nfe", "3,4", "--solvers", "euler,heun,dpmpp-2", *SMALL)
-    more = ("--schedules", "poly7,uniform2,gits,gits-1.1-l1,auto,ays-sd", "--evaluate", 16)
+    more = ("--schedules", "poly7,uniform2,gits,gits-1.1-l1,auto,ays-sd", "--eval-samples", 16)
     assert call("compare", *words, *more, "--out", tmp_path / "a") == 0
     said = capsys.readouterr().out
     assert "left out: ays sd: its model has sigma" in said
     assert "left out: heun, nfe 3" in said
     result = is_whole(tmp_path / "a", 2)
-    rows = list(csv.DictReader((tmp_path / "a" / "table.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "a" / "comparison.csv").read_text().splitlines()))
     assert len(rows) == 5 * 5
     assert {row["schedule"] for row in rows} == {
         *("polynomial 7", "time_uniform 2", "gits 1.0", "gits 1.1 l1", "auto")

@@ -9,7 +9,7 @@ from gits_sampling import cli
 from gits_sampling.callbacks import TrajectoryStatsCallback
 from gits_sampling.lightning import GITSModule
 from gits_sampling.loading import load_denoiser
-from gits_sampling.network_training import PRESETS, epochs_for
+from gits_sampling.presets import PRESETS, epochs_for
 from gits_sampling.saved import load_network
 from gits_sampling.schedule import Schedule
 from papercommons.cli import run_command
@@ -52,13 +52,15 @@ def test_a_run_leaves_what_is_needed(trained):
     }
     result = json.loads((trained / "result.json").read_text())
     metrics = result["metrics"]
+    assert metrics["epochs"] == 2
+    assert metrics["left_out"] == 0
     assert metrics["images"] == {"test": 24, "train": 33, "val": 3}
     assert metrics["frechet_images"] == 24
     assert metrics["frechet_samples"] > 0
     assert [row["nfe"] for row in result["rows"]] == [3, 4]
     assert (trained / "report.html").read_text().count("data:image/png;base64,") == 5
     card = (trained / "export" / "README.md").read_text()
-    assert "gits-sampling-train, seed 0, best on held-out images" in card
+    assert "gits-sampling-train, seed 0, epoch " in card
     assert "Classes: 0, 1, 2." in card
     assert read_image(trained / "samples.png").size[0] >= 600
 
@@ -127,14 +129,10 @@ def test_a_dry_run_writes_nothing(images, tmp_path):
 
 
 def test_epochs_follow_from_the_preset():
-    class Data:
-        shape, splits = (1, 8, 8), {"train": range(1000)}
-
-    quick = PRESETS["quick"] | {"preset": "quick"}
-    assert epochs_for(quick, Data()) == 150
-    Data.shape = (3, 32, 32)
-    assert epochs_for(quick, Data()) == 38
-    assert epochs_for(PRESETS["paper"] | {"preset": "paper"}, Data()) == 200_000
+    quick = {**PRESETS["quick"], "preset": "quick"}
+    assert epochs_for(quick, 1000, (8, 8)) == 150
+    assert epochs_for(quick, 1000, (32, 32)) == 38
+    assert epochs_for({**PRESETS["paper"], "preset": "paper"}, 1000, (8, 8)) == 200_000
 
 
 def test_the_geometry_is_written_beside_a_run(tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from gits_sampling.columns import SCHEDULES, columns, path_of, settings, taken
 from gits_sampling.comparison import EVALUATION, Comparison, compare_schedules
+from gits_sampling.comparison_columns import SCHEDULES, columns, path_of, settings, taken
 from gits_sampling.end_points import EndPoints, end_errors, end_points, training_points
 from gits_sampling.fit import candidates, warm_up
 from gits_sampling.models import digits_gauss10

@@ -46,7 +46,7 @@ def test_a_folder_with_classes_and_splits(tmp_path):
 def test_a_folder_without_classes_grey_and_from_disk(tmp_path, monkeypatch):
     for k in range(4):
         save(tmp_path / f"{k}.png", 40 * k)
-    splits, classes, _ = load_images(str(tmp_path), grey=True)
+    splits, classes, *_ = load_images(str(tmp_path), grey=True)
     assert classes == [tmp_path.name]
     assert splits["all"].shape == (1, 9, 9)
     in_memory = splits["all"].read(range(4))
@@ -98,4 +98,5 @@ def test_bad_data_is_refused(tmp_path):
     (tmp_path / "b.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"b\.png: not a readable image"):
         ImageData(str(tmp_path))
-    assert len(ImageData(str(tmp_path), skip_bad=True, val_fraction=0).splits["train"]) == 1
+    found = ImageData(str(tmp_path), skip_bad=True, val_fraction=0)
+    assert (len(found.splits["train"]), found.left_out) == (1, 1)

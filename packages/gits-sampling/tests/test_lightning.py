@@ -219,7 +219,7 @@ def test_a_saved_network_comes_back(tmp_path, trained):
     [
         ('"unet"', '"unett"', "network must be"),
         ('"unet"', "3", "must be a name"),
-        ('"gits-network"', '"x"', "no network of gits-sampling"),
+        ('"gits-sampling"', '"x"', "expected gits-sampling, got 'x'"),
         ('"sigma_data"', '"sigma_dat"', "no entry sigma_data"),
         ('"width": 8', '"width": 16', "does not fit UNet"),
         ('"sigma_data": 0.5', '"sigma_data": "x"', "config.json"),

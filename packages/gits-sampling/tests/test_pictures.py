@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from gits_sampling import pictures, sample_pictures
+from gits_sampling import pictures, sample_pictures, trajectory_pictures
 from gits_sampling.analysis import (
     chord_frame,
     curvature_torsion,
@@ -39,8 +39,8 @@ def figures(monkeypatch):
             assert not any("$" in word for word in words)
         return data
 
-    monkeypatch.setattr(pictures, "figure_png", keep)
-    monkeypatch.setattr(sample_pictures, "figure_png", keep)
+    for module in (pictures, sample_pictures, trajectory_pictures):
+        monkeypatch.setattr(module, "figure_png", keep)
     return kept
 
 
@@ -75,7 +75,7 @@ def test_schedules_have_a_line_each(figures):
 def test_statistics_show_the_means(figures, run):
     sigmas, states, denoised = run
     statistics = trajectory_statistics(states, denoised, sigmas)
-    pictures.statistics_png(statistics)
+    trajectory_pictures.statistics_png(statistics)
     magnitude, distance, deviation, cosine = figures[0].axes
     assert [len(axes.lines) for axes in figures[0].axes] == [3, 2, 2, 1]
     wanted = states.flatten(2).norm(dim=2).mean(1)
@@ -88,7 +88,7 @@ def test_statistics_show_the_means(figures, run):
 
 def test_boomerang_keeps_the_middle_samples(figures, run):
     frame = chord_frame(run[1])
-    pictures.boomerang_png(frame, keep=0.6)
+    trajectory_pictures.boomerang_png(frame, keep=0.6)
     space, first, second = figures[0].axes
     assert len(space.lines) == 3
     assert len(first.lines) == 3 + 1  # and the mean
@@ -99,27 +99,29 @@ def test_boomerang_keeps_the_middle_samples(figures, run):
     distance = (frame.coordinates[..., 2] - torch.as_tensor(drawn)[:, None]).abs().amax(0)
     assert distance.min() == 0
     with pytest.raises(ValueError, match="2 components, got 1"):
-        pictures.boomerang_png(chord_frame(run[1], components=1))
+        trajectory_pictures.boomerang_png(chord_frame(run[1], components=1))
 
 
 def test_pca_and_curvature(figures, run):
     sigmas, states, _ = run
     found = pca_reconstruction(states, components=3)
-    pictures.pca_png(found)
+    trajectory_pictures.pca_png(found)
     left, right = figures[0].axes
     wanted = (1 - found.energy).median(0).values.clamp(min=1e-16)
     np.testing.assert_allclose(left.lines[0].get_ydata(), wanted)
     np.testing.assert_allclose(right.lines[1].get_ydata(), found.chord_error.median(0).values)
     curvature, torsion = curvature_torsion(chord_frame(states).coordinates, window=9)
     torsion[3] = torch.nan
-    pictures.curvature_png(sigmas, curvature, torsion)
+    trajectory_pictures.curvature_png(sigmas, curvature, torsion)
     bend, twist = figures[1].axes
     np.testing.assert_allclose(bend.lines[0].get_ydata(), curvature.median(1).values)
     drawn = twist.lines[0].get_ydata()
     assert np.isnan(drawn).nonzero()[0].tolist() == [3]
-    pictures.curvature_png(sigmas, torch.zeros(31), torch.full((31,), torch.nan))  # a straight line
+    trajectory_pictures.curvature_png(
+        sigmas, torch.zeros(31), torch.full((31,), torch.nan)
+    )  # a straight line
     with pytest.raises(ValueError, match="curvature and torsion"):
-        pictures.curvature_png(sigmas, curvature, torsion[1:])
+        trajectory_pictures.curvature_png(sigmas, curvature, torsion[1:])
 
 
 def test_errors_have_a_panel_per_solver(figures):

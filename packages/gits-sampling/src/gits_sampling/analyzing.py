@@ -28,14 +28,19 @@ from gits_sampling.analysis import (
 )
 from gits_sampling.curvature import curvature_torsion
 from gits_sampling.euler import euler_trajectories
-from gits_sampling.fitting import PACKAGE
 from gits_sampling.latents import draw_latents
 from gits_sampling.loading import Loaded
 from gits_sampling.models import Denoiser, EmpiricalDenoiser
-from gits_sampling.options import ModelOptions
-from gits_sampling.pictures import boomerang_png, curvature_png, gap_png, pca_png, statistics_png
-from gits_sampling.requested import batch_of, fingerprint_of, requested_model, settings_of
+from gits_sampling.opening import batch_of, fingerprint_of, open_model, settings_of
+from gits_sampling.options import PACKAGE, ModelOptions
 from gits_sampling.sigmas import polynomial
+from gits_sampling.trajectory_pictures import (
+    boomerang_png,
+    curvature_png,
+    gap_png,
+    pca_png,
+    statistics_png,
+)
 
 CURVED = 16
 """Most samples whose curvature is measured: their trajectories have many points."""
@@ -94,7 +99,7 @@ def analyze_model(
         ValueError: an argument out of range, the model gives NaN or infinity, or a trajectory that
             ends where it starts.
     """
-    loaded = requested_model(model, about, run)
+    loaded = open_model(model, about, run)
     optimal = None if data is None else optimal_denoiser(data, loaded)
     batch = batch_of(loaded, about.batch_size)
     started = time.perf_counter()
@@ -181,6 +186,10 @@ def measure(
 def optimal_denoiser(data: str, loaded: Loaded) -> EmpiricalDenoiser:
     """Return the closed-form denoiser of the training images, for a model's shape.
 
+    Args:
+        data: see `gits_sampling.data.load_images`.
+        loaded: the model.
+
     Raises:
         DataError: the images cannot be used, or are not of the model's shape.
     """
@@ -188,7 +197,7 @@ def optimal_denoiser(data: str, loaded: Loaded) -> EmpiricalDenoiser:
 
     if len(loaded.shape) != 3 or loaded.shape[1] != loaded.shape[2]:
         raise DataError(f"--data is for models of square images, this one has {loaded.shape}")
-    splits, _, _ = load_images(data, size=loaded.shape[1], grey=loaded.shape[0] == 1)
+    splits = load_images(data, size=loaded.shape[1], grey=loaded.shape[0] == 1).splits
     images = splits.get("all") or splits["train"]
     if images.shape != loaded.shape:
         raise DataError(f"{data}: images are {images.shape}, the model's samples {loaded.shape}")
@@ -271,7 +280,12 @@ def geometry_sections(found: Geometry) -> dict[str, Section]:
 
 
 def write_picture(path: Path, section: Section) -> None:
-    """Write a section's picture, whole or not at all."""
+    """Write a section's picture, whole or not at all.
+
+    Args:
+        path: of the PNG.
+        section: with a figure.
+    """
     assert section.figure is not None
     with atomic_path(path) as temporary:
         temporary.write_bytes(section.figure)

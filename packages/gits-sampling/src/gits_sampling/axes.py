@@ -24,7 +24,14 @@ def sigma_axis(axes: Any) -> None:
 
 
 def log_axis(axis: Any, scale: str, *, label_minor: bool = False, **options: Any) -> None:
-    """Make an axis logarithmic with plain numbers; matplotlib's own are formulas."""
+    """Make an axis logarithmic with plain numbers; matplotlib's own are formulas.
+
+    Args:
+        axis: x or y axis of matplotlib's axes.
+        scale: log or symlog.
+        label_minor: numbers at 2 and 5 times the powers too.
+        options: for the scale, e.g. linthresh.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)(scale, **options)

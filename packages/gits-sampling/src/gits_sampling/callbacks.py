@@ -16,10 +16,10 @@ from papercommons.files import atomic_path
 from gits_sampling.analysis import trajectory_statistics
 from gits_sampling.euler import euler_trajectories
 from gits_sampling.latents import draw_latents
-from gits_sampling.pictures import statistics_png
 from gits_sampling.sample_pictures import write_grid
 from gits_sampling.sigmas import polynomial
 from gits_sampling.solvers import steps_for
+from gits_sampling.trajectory_pictures import statistics_png
 
 
 class _Every(Callback, ABC):

@@ -12,11 +12,13 @@ from papercommons.files import check_file_out, check_out
 from papercommons.report import Result
 
 from gits_sampling.options import (
+    DataOptions,
     FormOptions,
     Grid,
     Metric,
     ModelOptions,
     NetworkOptions,
+    RecipeOptions,
     SearchOptions,
     Solver,
     budgets,
@@ -41,7 +43,7 @@ def fit(
     grid: Grid | None = None,
     afs: bool = False,
     refine: bool = False,
-    out: str = "runs/gits-fit",
+    out: str = "runs/gits-sampling-fit",
     about: ModelOptions = ModelOptions(),
     search: SearchOptions = SearchOptions(),
     form: FormOptions = FormOptions(),
@@ -107,7 +109,7 @@ def sample(
     save: Literal["png", "npz"] | None = None,
     denoise_to_zero: bool | None = None,
     force: bool = False,
-    out: str = "runs/gits-sample",
+    out: str = "runs/gits-sampling-sample",
     about: ModelOptions = ModelOptions(),
     form: FormOptions = FormOptions(),
     run: ComputeOptions = ComputeOptions(),
@@ -169,8 +171,8 @@ def compare(
     nfe: str = "4,5,6,8,10",
     solvers: list[str] = ["euler", "ipndm", "dpmpp", "unipc"],
     schedules: list[str] | None = None,
-    evaluate: int = 256,
-    out: str = "runs/gits-compare",
+    eval_samples: int = 256,
+    out: str = "runs/gits-sampling-compare",
     about: ModelOptions = ModelOptions(),
     search: SearchOptions = SearchOptions(),
     form: FormOptions = FormOptions(),
@@ -185,8 +187,8 @@ def compare(
         schedules: poly7, logsnr, uniform1, uniform2, ays-sd, ays-sdxl, ays-svd, own (the model's
             default), gits-1.0, gits-1.15-l2, auto, refined (slow); all but refined if not given,
             as far as the model has them.
-        evaluate: samples that the table is made of.
-        out: new folder for table.csv, pictures, result.json and report.html.
+        eval_samples: samples that the table is made of.
+        out: new folder for comparison.csv, pictures, result.json and report.html.
         about: the model.
         search: the search.
         form: what dpmpp and unipc do.
@@ -199,13 +201,13 @@ def compare(
             f"--nfe {max(wanted)} needs as many steps and a grid of {search.teacher_points} points "
             f"has {search.teacher_points - 1}; take fewer, or more --teacher-points"
         )
-    check_at_least(2, evaluate=evaluate)
+    check_at_least(2, eval_samples=eval_samples)
     names = None if schedules is None else [schedule_name(name) for name in schedules]
     asked = [name.strip().replace("-", " ") for name in solvers]
     check_out(out, overwrite=run.overwrite, keep=[model, about.prompts_file])
     from gits_sampling.comparing import compare_model
 
-    return compare_model(model, wanted, asked, names, evaluate, out, about, search, form, run)
+    return compare_model(model, wanted, asked, names, eval_samples, out, about, search, form, run)
 
 
 def analyze(
@@ -216,7 +218,7 @@ def analyze(
     curvature_points: int = 1001,
     window: int = 101,
     data: str | None = None,
-    out: str = "runs/gits-analyze",
+    out: str = "runs/gits-sampling-analyze",
     about: ModelOptions = ModelOptions(),
     run: ComputeOptions = ComputeOptions(),
 ) -> Result:
@@ -297,8 +299,10 @@ def train(
     data: str,
     nfe: str | None = None,
     solver: Solver = "ipndm",
-    out: str = "runs/gits-train",
+    out: str = "runs/gits-sampling",
+    images: DataOptions = DataOptions(),
     network: NetworkOptions = NetworkOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
     search: SearchOptions = SearchOptions(),
     run: RunOptions = RunOptions(),
 ) -> Result:
@@ -312,7 +316,9 @@ def train(
         solver: of these.
         out: new folder for checkpoints, metrics.csv, export/, schedules, samples, result.json and
             report.html.
-        network: the network and its training.
+        images: how they are read.
+        network: what is trained.
+        recipe: how it is trained.
         search: the search for schedules.
         run: how to run.
     """
@@ -320,9 +326,9 @@ def train(
         raise DataError(f"{data}: no such folder or file; give digits, a folder or an .npz file")
     wanted = [] if nfe is None else budgets(nfe, solver, search.teacher_points)
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=[data])
-    from gits_sampling.network_training import train_network
+    from gits_sampling.training import train_network
 
-    return train_network(data, wanted, solver, out, network, search, run)
+    return train_network(data, wanted, solver, out, images, network, recipe, search, run)
 
 
 main_fit = program(fit, "gits-sampling-fit")

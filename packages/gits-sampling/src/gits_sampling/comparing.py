@@ -11,12 +11,12 @@ from papercommons.cli import ComputeOptions
 from papercommons.files import atomic_path, prepare_out, write_csv
 from papercommons.report import Result, Section, describe_device, write_report
 
-from gits_sampling.columns import SCHEDULES
 from gits_sampling.comparison import Comparison, compare_schedules
-from gits_sampling.fitting import LIMITS, NOISE, PACKAGE
-from gits_sampling.options import FormOptions, ModelOptions, SearchOptions
+from gits_sampling.comparison_columns import SCHEDULES
+from gits_sampling.fitting import LIMITS, NOISE
+from gits_sampling.opening import batch_of, open_model, settings_of
+from gits_sampling.options import PACKAGE, FormOptions, ModelOptions, SearchOptions
 from gits_sampling.pictures import errors_of, errors_png, schedules_png
-from gits_sampling.requested import batch_of, requested_model, settings_of
 
 
 def compare_model(
@@ -24,7 +24,7 @@ def compare_model(
     budgets: Sequence[int],
     solvers: Sequence[str],
     schedules: Sequence[str] | None,
-    evaluate: int,
+    eval_samples: int,
     out: str,
     about: ModelOptions,
     search: SearchOptions,
@@ -38,7 +38,7 @@ def compare_model(
         budgets: evaluations of the model.
         solvers: names, with an order or without.
         schedules: names of columns; all but ``refined`` if None.
-        evaluate: samples of the table.
+        eval_samples: samples of the table.
         out: folder of the run.
         about: the model.
         search: the search.
@@ -49,7 +49,7 @@ def compare_model(
         DataError: the model cannot be loaded.
         ValueError: an unknown name, an argument out of range, or the model gives NaN.
     """
-    loaded = requested_model(model, about, run)
+    loaded = open_model(model, about, run)
     columns = list(schedules or (name for name in SCHEDULES if name != "refined"))
     metrics = {"dev", "l2", *(name.split()[-1] for name in columns if name.endswith(" l1"))}
     started = time.perf_counter()
@@ -62,7 +62,7 @@ def compare_model(
         solvers=solvers,
         schedules=columns,
         own=None if loaded.default is None else loaded.own,
-        evaluation_samples=evaluate,
+        evaluation_samples=eval_samples,
         noise=NOISE,
         batch=batch_of(loaded, about.batch_size),
         options={"prediction": form.form, "thresholding": form.thresholding},
@@ -78,7 +78,7 @@ def compare_model(
     )
     settings: dict[str, Any] = settings_of(model, about, loaded)
     settings |= {"nfe": ",".join(map(str, budgets)), "solvers": list(solvers)}
-    settings |= {"schedules": columns, "evaluate": evaluate, "out": out}
+    settings |= {"schedules": columns, "eval_samples": eval_samples, "out": out}
     settings |= {**asdict(search), **asdict(form), **run.settings()}
     gains = sum(verdict.result == "gain" for verdict in compared.verdicts)
     result = Result(
@@ -99,13 +99,13 @@ def compare_model(
         device=describe_device(loaded.device),
         notes=[
             *(f"left out: {why}" for why in compared.left_out if schedules or ", nfe " in why),
-            f"errors: mean distance to the fine solution over {evaluate} samples used for nothing "
-            f"else; a gain is one beyond {NOISE} standard errors",
+            f"errors: mean distance to the fine solution over {eval_samples} samples used for "
+            f"nothing else; a gain is one beyond {NOISE} standard errors",
         ],
     )
     folder = prepare_out(out, settings, overwrite=run.overwrite)
-    write_csv(folder / "table.csv", [flat(asdict(entry)) for entry in compared.entries])
-    result.files["table"] = str(folder / "table.csv")
+    write_csv(folder / "comparison.csv", [flat(asdict(entry)) for entry in compared.entries])
+    result.files["comparison"] = str(folder / "comparison.csv")
     sections = comparison_sections(compared)
     for name, section in zip(("errors", "schedules"), sections, strict=False):
         if section.figure is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gits_sampling.columns import (
+from gits_sampling.comparison_columns import (
     FIXED,
     PUBLISHED,
     SCHEDULES,

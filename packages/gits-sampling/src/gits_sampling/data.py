@@ -75,10 +75,26 @@ class Images:
         return _to_unit(torch.stack([read_fitted(self.paths[i], self.shape) for i in indices]))
 
 
+class DataSet(NamedTuple):
+    """A data set as it was read.
+
+    Attributes:
+        splits: by name; ``all`` where the data set has none.
+        classes: names.
+        data_hash: short hash of the images.
+        left_out: number of files that could not be read.
+    """
+
+    splits: dict[str, Images]
+    classes: list[str]
+    data_hash: str
+    left_out: int = 0
+
+
 def load_images(
     data: str, *, size: int | None = None, grey: bool = False, skip_bad: bool = False
-) -> tuple[dict[str, Images], list[str], str]:
-    """Return the splits of a data set (``all`` if it has none), its class names, and its hash.
+) -> DataSet:
+    """Return a data set of square images.
 
     Args:
         data: ``digits`` (scikit-learn's, 8 x 8), a folder of images (with or without a sub-folder
@@ -94,14 +110,15 @@ def load_images(
     if size is not None and size < 4:
         raise ValueError(f"size must be >= 4, got {size}")
     if data == "digits":
-        return _digits(size), [str(digit) for digit in range(10)], "digits"
+        return DataSet(_digits(size), [str(digit) for digit in range(10)], "digits")
     path = Path(data)
     if path.is_file():
         splits, classes = _arrays(path, size)
-        return splits, classes, hash_files([path])
+        return DataSet(splits, classes, hash_files([path]))
     if not path.is_dir():
         raise DataError(f"{data}: no such folder or file; give digits, a folder or an .npz file")
     folders = _find_folders(path)
+    listed = sum(len(folder.paths) for folder in folders.values())
     if skip_bad:
         folders = {name: _drop_unreadable(folder) for name, folder in folders.items()}
     found = {name: [f.root / p for p in f.paths] for name, f in folders.items()}
@@ -115,7 +132,8 @@ def load_images(
         labels = torch.tensor(folders[name].labels)
         splits[name] = Images(labels, shape, pixels, () if small else paths)
     names = list(next(iter(folders.values())).classes)
-    return splits, names, hash_files([p for paths in found.values() for p in paths])
+    data_hash = hash_files([p for paths in found.values() for p in paths])
+    return DataSet(splits, names, data_hash, listed - count)
 
 
 def read_fitted(path: Path, shape: Sequence[int]) -> Tensor:
@@ -229,6 +247,7 @@ class ImageData(LightningDataModule):
         classes: class names.
         shape: (C, H, W).
         data_hash: short hash of the data set.
+        left_out: number of files that could not be read.
 
     Raises:
         ValueError: an option out of range.
@@ -256,9 +275,8 @@ class ImageData(LightningDataModule):
             )
         self.batch_size, self.flip, self.seed = batch_size, flip, seed
         self.num_workers = num_workers
-        self.splits, self.classes, self.data_hash = load_images(
-            data, size=size, grey=grey, skip_bad=skip_bad
-        )
+        found = load_images(data, size=size, grey=grey, skip_bad=skip_bad)
+        self.splits, self.classes, self.data_hash, self.left_out = found
         if "all" in self.splits:
             self.splits["train"] = self.splits.pop("all")
         whole = self.splits["train"]

@@ -202,7 +202,12 @@ def _check_class(folder: Path, name: str) -> None:
 
 
 def scheduler_beside(diffusers: Any, folder: Path) -> Any:
-    """Return the scheduler whose settings lie in a folder or beside it, None if there are none."""
+    """Return the scheduler whose settings lie in a folder or beside it, None if there are none.
+
+    Args:
+        diffusers: the library.
+        folder: of a pipeline, a scheduler or a network.
+    """
     for place in (folder, folder / "scheduler", folder.resolve().parent / "scheduler"):
         config = _read(place / "scheduler_config.json")
         kind = getattr(diffusers, str(config.get("_class_name")), None)

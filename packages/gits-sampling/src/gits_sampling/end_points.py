@@ -123,7 +123,12 @@ def end_errors(
 
 
 def distances(found: Tensor, wanted: Tensor) -> Tensor:
-    """Return the L2 distance of each sample, shape (B,); float64, but float32 on MPS."""
+    """Return the L2 distance of each sample, shape (B,); float64, but float32 on MPS.
+
+    Args:
+        found: float, shape (B, ...).
+        wanted: likewise.
+    """
     difference = found - wanted
     wide = difference if difference.device.type == "mps" else difference.double()
     return wide.flatten(1).norm(dim=1)

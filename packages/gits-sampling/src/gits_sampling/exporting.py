@@ -11,7 +11,7 @@ from papercommons.files import write_json, write_text
 from papercommons.report import Result
 
 from gits_sampling.fit_report import describe
-from gits_sampling.fitting import PACKAGE
+from gits_sampling.options import PACKAGE
 from gits_sampling.schedule import Schedule
 
 LIMITS = "A schedule holds for the model, the solver and the budget that it was fitted to."

@@ -85,6 +85,13 @@ class Candidate:
 def make_grid(kind: str, n: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Return n noise levels of a kind, float64.
 
+    Args:
+        kind: polynomial, time_uniform or log_snr.
+        n: number of levels, >= 2.
+        sigma_min: least noise level, > 0.
+        sigma_max: greatest.
+        rho: exponent of the polynomial grid.
+
     Raises:
         ValueError: unknown kind, or see `gits_sampling.sigmas`.
     """
@@ -102,6 +109,11 @@ def fixed_schedules(steps: int, sigma_min: float, sigma_max: float) -> dict[str,
     """Return the usual schedules of K steps, each float64 (K + 1,), by name.
 
     Those uniform in time are left out where no such time has these ends.
+
+    Args:
+        steps: K, >= 1.
+        sigma_min: least noise level, > 0.
+        sigma_max: greatest.
     """
     n = steps + 1
     found = {
@@ -115,7 +127,12 @@ def fixed_schedules(steps: int, sigma_min: float, sigma_max: float) -> dict[str,
 
 
 def wide_search(sigma_min: float, sigma_max: float) -> dict[str, Any]:
-    """Return the grids and metrics that ``coeff="auto"`` searches, for `warm_up`."""
+    """Return the grids and metrics that ``coeff="auto"`` searches, for `warm_up`.
+
+    Args:
+        sigma_min: least noise level, > 0.
+        sigma_max: greatest.
+    """
     second = "time_uniform" if has_vp_time(sigma_min, sigma_max) else "log_snr"
     return {"grids": ("polynomial", second), "metrics": ("dev", "l2")}
 

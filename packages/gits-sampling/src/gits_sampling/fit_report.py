@@ -38,7 +38,12 @@ def row_of(schedule: Schedule) -> dict[str, Any]:
 
 
 def notes_of(fitted: Fitted, calls: int) -> list[str]:
-    """Return the lines under the table."""
+    """Return the lines under the table.
+
+    Args:
+        fitted: the schedules and how they do.
+        calls: of the network for each evaluation.
+    """
     lines = []
     none = [str(row["nfe"]) for row in fitted.rows if row["result"] == "no gain"]
     if none:

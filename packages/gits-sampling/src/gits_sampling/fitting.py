@@ -20,12 +20,11 @@ from gits_sampling.fit import WarmUp, fit_schedule, fixed_schedules, warm_up, wi
 from gits_sampling.fit_report import describe, fit_sections, notes_of, row_of, sample_sections
 from gits_sampling.loading import Loaded
 from gits_sampling.models import Denoiser
-from gits_sampling.options import FormOptions, ModelOptions, SearchOptions
-from gits_sampling.requested import batch_of, fingerprint_of, requested_model, settings_of
+from gits_sampling.opening import batch_of, fingerprint_of, open_model, settings_of
+from gits_sampling.options import PACKAGE, FormOptions, ModelOptions, SearchOptions
 from gits_sampling.schedule import Schedule
 from gits_sampling.stepping import Options
 
-PACKAGE = "gits-sampling"
 NOISE = 1.64
 """Standard errors of the paired difference by which a gain must win: one-sided, 5 %."""
 
@@ -236,7 +235,7 @@ def fit_model(
     """
     Options(solver=solver, order=order, thresholding=form.thresholding)  # type: ignore[arg-type]
     Options(solver=search.teacher, order=search.teacher_order)
-    loaded = requested_model(model, about, run)
+    loaded = open_model(model, about, run)
     batch = batch_of(loaded, about.batch_size)
     fitted = fit_budgets(
         loaded.denoiser,
@@ -318,7 +317,12 @@ def save_schedules(
 
 
 def conditions_of(loaded: Loaded, about: ModelOptions) -> dict[str, Any]:
-    """Return what a model was conditioned on, plain types."""
+    """Return what a model was conditioned on, plain types.
+
+    Args:
+        loaded: the model with its prompts or labels.
+        about: the options that gave them.
+    """
     return {
         "given": list(loaded.conditions),
         "negative": about.negative,

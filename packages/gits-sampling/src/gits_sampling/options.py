@@ -13,6 +13,7 @@ from typing import Literal
 from papercommons.checks import check_at_least, check_fraction, check_positive
 from papercommons.errors import DataError, nearest
 
+PACKAGE = "gits-sampling"
 Solver = Literal["euler", "heun", "dpm", "ipndm", "ipndm_v", "deis", "dpmpp", "unipc"]
 Metric = Literal["dev", "l1", "l2"]
 Grid = Literal["polynomial", "time_uniform", "log_snr"]
@@ -122,44 +123,66 @@ class FormOptions:
 
 
 @dataclass(frozen=True)
+class DataOptions:
+    """The images.
+
+    Attributes:
+        size: height and width; of the first image, at most 64, if not given.
+        grey: one channel instead of three, of folders.
+        labels: train with the classes, which then can be asked for; yes where there are several.
+        flip: mirror half of the images left-right; not for digits and letters.
+        val_fraction: share of the images held out where the data have no val split.
+        skip_bad: leave out images that cannot be read instead of stopping.
+    """
+
+    size: int | None = None
+    grey: bool = False
+    labels: bool | None = None
+    flip: bool = False
+    val_fraction: float = 0.1
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(4, size=self.size)
+        check_fraction("[0, 1)", val_fraction=self.val_fraction)
+
+
+@dataclass(frozen=True)
 class NetworkOptions:
-    """The network and its training.
+    """The network.
 
     Attributes:
         network: unet (this package's) or diffusers (its UNet2DModel).
         width: channels of its first level; the preset's if not given.
-        size: height and width of the images; of the first one, at most 64, if not given.
-        grey: one channel instead of three, of folders.
-        labels: train with the classes, which then can be asked for; yes where there are several.
-        flip: mirror half of the images left-right; not for digits and letters.
+    """
+
+    network: Literal["unet", "diffusers"] = "unet"
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(8, width=self.width)
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """The recipe.
+
+    Attributes:
         preset: what holds for all that is not given: quick (minutes on two cores) or paper; auto is
             paper where there is a CUDA device, else quick.
         epochs: passes over the images.
         batch_size: images per step and device.
         lr: learning rate.
-        val_fraction: share of the images held out where the data have no val split.
-        skip_bad: leave out images that cannot be read instead of stopping.
     """
 
-    network: Literal["unet", "diffusers"] = "unet"
-    width: int | None = None
-    size: int | None = None
-    grey: bool = False
-    labels: bool | None = None
-    flip: bool = False
     preset: Literal["auto", "quick", "paper"] = "auto"
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
-    val_fraction: float = 0.1
-    skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(8, width=self.width)
-        check_at_least(4, size=self.size)
         check_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
         check_positive(lr=self.lr)
-        check_fraction("[0, 1)", val_fraction=self.val_fraction)
 
 
 def numbers(text: str, option: str, *, least: int = 0) -> list[int]:

@@ -130,6 +130,10 @@ def refine(
 def check_ends(warm: WarmUp, schedule: Schedule) -> None:
     """Check that a schedule begins and ends where the warm-up's samples do.
 
+    Args:
+        warm: of `warm_up`.
+        schedule: fitted with it.
+
     Raises:
         ValueError: it does not.
     """
@@ -255,7 +259,13 @@ def search(
 
 
 def gives_gradient(denoiser: Denoiser, points: EndPoints, sigmas: Tensor) -> bool:
-    """Return whether the model's output follows its input in automatic differentiation."""
+    """Return whether the model's output follows its input in automatic differentiation.
+
+    Args:
+        denoiser: the model.
+        points: with one start state or more.
+        sigmas: noise levels, shape (K + 1,).
+    """
     with torch.enable_grad():
         x = points.latents[:1].detach().clone().requires_grad_()
         return bool(denoiser(x, sigmas[0].to(x.device)).requires_grad)

@@ -19,12 +19,12 @@ from torch import Tensor
 from torchvision.io import write_png
 
 from gits_sampling.fit_report import describe
-from gits_sampling.fitting import PACKAGE, conditions_of
+from gits_sampling.fitting import conditions_of
 from gits_sampling.latents import draw_latents
 from gits_sampling.loading import Loaded
-from gits_sampling.options import FormOptions, ModelOptions, own_schedule_file
+from gits_sampling.opening import batch_of, fingerprint_of, open_model, settings_of
+from gits_sampling.options import PACKAGE, FormOptions, ModelOptions, own_schedule_file
 from gits_sampling.pictures import schedules_png
-from gits_sampling.requested import batch_of, fingerprint_of, requested_model, settings_of
 from gits_sampling.sample_pictures import to_uint8, write_grid
 from gits_sampling.schedule import Schedule
 from gits_sampling.solvers import network_calls, sample
@@ -77,7 +77,7 @@ def sample_model(
         if form != FormOptions():
             raise ValueError("--form and --thresholding are the schedule's own; leave them out")
         given = Schedule.load(schedule_file or own_schedule_file(model))
-    loaded = requested_model(model, about, run)
+    loaded = open_model(model, about, run)
     schedule = chosen_schedule(given, sigmas, solver, order, denoise_to_zero, form)
     check_range(schedule, loaded)
     if given is not None:
@@ -196,6 +196,10 @@ def chosen_schedule(
 def check_range(schedule: Schedule, loaded: Loaded) -> None:
     """Check that noise levels are the model's.
 
+    Args:
+        schedule: with its noise levels.
+        loaded: the model.
+
     Raises:
         ValueError: they are not.
     """
@@ -220,6 +224,12 @@ def check_fingerprint(schedule: Schedule, loaded: Loaded, about: ModelOptions, f
     """Check that a schedule was fitted to this model, under the same conditions if it has any.
 
     Under other conditions models cannot be told apart, and only a warning is given.
+
+    Args:
+        schedule: with the fingerprint of its model, if it has one.
+        loaded: the model.
+        about: what the model is conditioned on.
+        force: only warn.
 
     Raises:
         DataError: it is of another model, and `force` is not given.

@@ -16,9 +16,9 @@ from papercommons.errors import DataError, reason
 from papercommons.versions import installed_version
 
 from gits_sampling.lightning import GITSModule
+from gits_sampling.options import PACKAGE
 from gits_sampling.schedule import Schedule
 
-KIND = "gits-network"
 _SETTINGS = (
     "shape",
     "num_classes",
@@ -46,8 +46,8 @@ def save_network(module: GITSModule, folder: str | Path, **about: Any) -> Path:
         raise ValueError(f"network must be one by name to be saved, got {module.network_name}")
     settings = {key: getattr(module, key) for key in _SETTINGS}
     settings["shape"] = list(module.shape)
-    version = installed_version("gits-sampling")
-    config = {"kind": KIND, "network": name, "package": "gits-sampling", "version": version}
+    version = installed_version(PACKAGE)
+    config = {"network": name, "package": PACKAGE, "version": version}
     folder = save_model(module.average, folder, {**about, **config, **settings})
     module.schedule.save(folder / "schedule.json")
     return folder
@@ -65,11 +65,7 @@ def load_network(path: str | Path) -> GITSModule:
     path = Path(path)
     if path.is_file():
         return _load_checkpoint(path)
-    config = read_config(path)
-    if config.get("kind") != KIND:
-        raise DataError(f"{path}/config.json: kind is not {KIND}: no network of gits-sampling")
-    if missing := [key for key in ("network", *_SETTINGS) if key not in config]:
-        raise DataError(f"{path}/config.json: no entry {', '.join(missing)}")
+    config = read_config(path, package=PACKAGE, entries=("network", *_SETTINGS))
     if not isinstance(config["network"], str):
         raise DataError(f"{path}/config.json: network must be a name, got {config['network']!r}")
     try:

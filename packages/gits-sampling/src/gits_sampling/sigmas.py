@@ -103,6 +103,10 @@ def time_uniform(n: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -
 def has_vp_time(sigma_min: float, sigma_max: float) -> bool:
     """Return whether `time_uniform` exists between two sigmas.
 
+    Args:
+        sigma_min: least noise level, > 0.
+        sigma_max: greatest.
+
     Example:
         >>> has_vp_time(0.002, 80.0), has_vp_time(0.5, 80.0)
         (True, False)

@@ -25,6 +25,10 @@ def settings(
 ) -> tuple[list[tuple[str, int, int]], list[str]]:
     """Return (solver, order, nfe) for all that exist, and why others do not.
 
+    Args:
+        solvers: names, with an order as in ``dpmpp 2`` or without.
+        nfes: budgets, evaluations of the model.
+
     Raises:
         ValueError: a name, order or budget that no solver has, or nothing is left.
     """
@@ -62,6 +66,13 @@ def columns(
     left_out: list[str],
 ) -> list[str]:
     """Return the names of the columns that exist here; add why others do not to `left_out`.
+
+    Args:
+        schedules: names, see `SCHEDULES`.
+        sigma_min: least noise level, > 0.
+        sigma_max: greatest.
+        own: the model's own schedule; None without one.
+        left_out: gets the reasons.
 
     Raises:
         ValueError: an unknown name, or nothing is left.
@@ -116,6 +127,10 @@ def is_ours(name: str) -> bool:
 
 def taken(solver: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that a solver takes.
+
+    Args:
+        solver: its name.
+        options: of several solvers, by name.
 
     Raises:
         ValueError: an option that none of them takes.

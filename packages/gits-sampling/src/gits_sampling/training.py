@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from papercommons.checkpoint import read_torch_file
 from papercommons.cli import RunOptions
 from papercommons.files import atomic_path, is_first_process, write_text
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import (
+    NO_VAL,
     begin_run,
     fit,
     history_section,
+    load_best,
     may_use_cuda,
+    run_files,
     seed_everything,
 )
 from papercommons.versions import installed_version
@@ -28,22 +29,25 @@ from torch import Tensor
 from gits_sampling.data import ImageData
 from gits_sampling.features import frechet_distance
 from gits_sampling.fit_report import fit_sections, notes_of, row_of
-from gits_sampling.fitting import PACKAGE, Fitted, fit_budgets, save_schedules
+from gits_sampling.fitting import Fitted, fit_budgets, save_schedules
 from gits_sampling.lightning import GITSModule
 from gits_sampling.loading import load_denoiser
-from gits_sampling.options import FormOptions, ModelOptions, NetworkOptions, SearchOptions
-from gits_sampling.requested import batch_of
+from gits_sampling.opening import batch_of
+from gits_sampling.options import (
+    PACKAGE,
+    DataOptions,
+    FormOptions,
+    ModelOptions,
+    NetworkOptions,
+    RecipeOptions,
+    SearchOptions,
+)
+from gits_sampling.presets import epochs_for, resolve
 from gits_sampling.sample_pictures import write_grid
 from gits_sampling.saved import save_network
 
 log = logging.getLogger("papercommons")
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"images": 150_000, "batch_size": 128, "lr": 2e-3, "width": 16},
-    "paper": {"images": 200_000_000, "batch_size": 512, "lr": 1e-3, "width": 128},
-}
-"""Images seen in all, and the recipe; EDM's sees 200 million at 1e-3 (CIFAR-10)."""
-QUICK_PIXELS = 16 * 16  # of an image; larger ones are seen fewer times, for the same minutes
 JUDGED = 256  # most images of a Frechet distance
 SHOWN = 40
 
@@ -73,7 +77,9 @@ def train_network(
     budgets: Sequence[int],
     solver: str,
     out: str,
-    options: NetworkOptions,
+    source: DataOptions,
+    network: NetworkOptions,
+    recipe: RecipeOptions,
     search: SearchOptions,
     run: RunOptions,
 ) -> Result:
@@ -84,7 +90,9 @@ def train_network(
         budgets: of the schedules; none for none.
         solver: of these.
         out: folder of the run.
-        options: the network and its training.
+        source: how the images are read.
+        network: what is trained.
+        recipe: how it is trained.
         search: the search for schedules.
         run: how to run.
 
@@ -93,30 +101,28 @@ def train_network(
         DataError: the images cannot be used.
     """
     seed_everything(run.seed)
-    values = resolve(options, run)
+    values = resolve(network, recipe, cuda=may_use_cuda(run))
     images = ImageData(
         data,
-        size=options.size,
-        grey=options.grey,
+        size=source.size,
+        grey=source.grey,
         batch_size=values["batch_size"],
-        val_fraction=options.val_fraction,
-        flip=options.flip,
+        val_fraction=source.val_fraction,
+        flip=source.flip,
         seed=run.seed,
         num_workers=run.num_workers,
-        skip_bad=options.skip_bad,
+        skip_bad=source.skip_bad,
     )
-    values["epochs"] = options.epochs or epochs_for(values, images)
-    module = make_module(images, options, values)
+    count = len(images.splits["train"])
+    values["epochs"] = recipe.epochs or epochs_for(values, count, images.shape[1:])
+    module = make_module(
+        images, network.network, values["width"], values["lr"], labels=source.labels
+    )
     settings: dict[str, Any] = {"data": data, "nfe": ",".join(map(str, budgets)), "solver": solver}
-    settings |= {"out": out, **asdict(options), **asdict(search), **values, **run.settings()}
+    settings |= {"out": out, **asdict(source), **asdict(network), **asdict(recipe)}
+    settings |= {**asdict(search), **values, **run.settings()}
     settings |= {"size": images.shape[1], "labels": bool(module.num_classes)}
-    log.info(
-        "preset %s: %s; %s images of %s",
-        values["preset"],
-        ", ".join(f"{k} {values[k]}" for k in ("epochs", "batch_size", "lr", "width")),
-        f"{len(images.splits['train']):,}",
-        images.shape,
-    )
+    log.info("%s images of %s, %s epochs", f"{count:,}", images.shape, values["epochs"])
     folder = begin_run(settings, run)
     if run.compile:
         module.network.compile()
@@ -131,25 +137,25 @@ def train_network(
         mode="min",
     )
     seconds = time.perf_counter() - started
-    which = "last epoch"
-    if folder is not None and (folder / "best.ckpt").is_file():
-        module.load_state_dict(read_torch_file(folder / "best.ckpt")["state_dict"])
-        which = "best on held-out images"
+    which = load_best(module, folder, history)
     result = Result(
         package=PACKAGE,
         command="gits-sampling-train",
-        title=f"{options.network} on {data}: {values['epochs']} epochs, {which}",
+        title=f"{network.network} on {data}: {which}",
         metrics={
             **losses(history.rows),
             "seconds": seconds,
+            "epochs": values["epochs"],
             "images_seen": module.images_seen,
             "parameters": sum(p.numel() for p in module.average.parameters()),
+            "left_out": images.left_out,
             "images": {name: len(split) for name, split in images.splits.items()},
         },
         settings=settings,
         limits=LIMITS,
         data_hash=images.data_hash,
         device=describe_device(module.device),
+        notes=[] if "val" in images.splits else [NO_VAL],
     )
     if folder is None or not is_first_process():
         return result
@@ -157,40 +163,30 @@ def train_network(
     return result
 
 
-def resolve(options: NetworkOptions, run: RunOptions) -> dict[str, Any]:
-    """Return every number of the recipe; epochs follow from the images."""
-    preset = options.preset
-    if preset == "auto":
-        preset = "paper" if may_use_cuda(run) else "quick"
-    given = {name: getattr(options, name) for name in ("batch_size", "lr", "width")}
-    values = PRESETS[preset] | {k: v for k, v in given.items() if v is not None}
-    return values | {"preset": preset}
-
-
-def epochs_for(values: Mapping[str, Any], images: ImageData) -> int:
-    """Return the epochs in which as many images are seen as the preset says."""
-    count = values["images"]
-    if values["preset"] == "quick":
-        count *= min(1.0, QUICK_PIXELS / math.prod(images.shape[1:]))
-    return max(1, math.ceil(count / len(images.splits["train"])))
-
-
 def make_module(
-    images: ImageData, options: NetworkOptions, values: Mapping[str, Any]
+    images: ImageData, network: str, width: int, lr: float, *, labels: bool | None = None
 ) -> GITSModule:
-    """Return the module that trains, for these images."""
-    labels = len(images.classes) > 1 if options.labels is None else options.labels
-    width = values["width"]
+    """Return the module that trains, for these images.
+
+    Args:
+        images: give the shape, the classes and the spread of the data.
+        network: unet or diffusers.
+        width: channels of its first level.
+        lr: learning rate.
+        labels: train with the classes; where there are several if None.
+    """
+    if labels is None:
+        labels = len(images.classes) > 1
     network_options: dict[str, Any] = {"width": width}
-    if options.network == "diffusers":
+    if network == "diffusers":
         network_options = {"block_out_channels": (width, 2 * width, 2 * width)}
     return GITSModule(
-        options.network,
+        network,
         images.shape,
         num_classes=len(images.classes) if labels else 0,
         network_options=network_options,
         sigma_data=images.sigma_data(),
-        lr=values["lr"],
+        lr=lr,
     )
 
 
@@ -236,14 +232,14 @@ def finish(
     result.metrics = dict(result.metrics) | frechet_distances(module, images)
     if budgets:
         fitted = fit_network(folder, module, budgets, solver, search, result.device, seed)
-        result.rows, result.notes = fitted.rows, notes_of(fitted, 1)
+        result.rows, result.notes = fitted.rows, [*result.notes, *notes_of(fitted, 1)]
         result.metrics["schedules"] = [row_of(s) for s in fitted.schedules.values()]
         result.files["schedules"] = str(folder / "schedules" / f"{solver}-nfe*.json")
         module.schedule = fitted.schedules[max(fitted.schedules)]
         sections += fit_sections(fitted)
         save_network(module, folder / "export", **about, limits=LIMITS)
     write_text(folder / "export" / "README.md", card(module, about))
-    result.files["export"] = str(folder / "export")
+    result.files |= run_files(folder)
     samples = module.sample(range(SHOWN))
     write_grid(samples, folder / "samples.png", columns=10, least_width=640)
     result.files["samples"] = str(folder / "samples.png")
@@ -330,7 +326,12 @@ def _spread(size: int, count: int) -> list[int]:
 
 
 def card(module: GITSModule, about: Mapping[str, Any]) -> str:
-    """Return the model card of an exported network."""
+    """Return the model card of an exported network.
+
+    Args:
+        module: trained.
+        about: classes, made_by and data_hash.
+    """
     return CARD.format(
         network=module.network_name,
         shape=", ".join(map(str, module.shape)),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from papercommons.cli import ComputeOptions
+from papercommons.devices import autocast, compute_device
 from papercommons.errors import DataError
 from torch import Tensor, nn
 
@@ -15,59 +16,28 @@ from gits_sampling.loading import Loaded, load_denoiser
 from gits_sampling.models import Denoiser
 from gits_sampling.options import ModelOptions
 
-PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
 
 class Autocast(nn.Module):
     """A denoiser whose network computes in a shorter format.
 
     Args:
         plain: the denoiser.
-        kind: of device, cpu or cuda.
-        dtype: bfloat16 or float16.
+        device: of its network.
+        precision: bf16-mixed or 16-mixed.
     """
 
-    def __init__(self, plain: Denoiser, kind: str, dtype: torch.dtype) -> None:
+    def __init__(self, plain: Denoiser, device: torch.device, precision: str) -> None:
         super().__init__()
-        self.plain, self.kind, self.dtype = plain, kind, dtype
+        self.plain, self.device, self.precision = plain, device, precision
         self.network_calls = int(getattr(plain, "network_calls", 1))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return D(x; sigma), of the shape and dtype of x."""
-        with torch.autocast(self.kind, dtype=self.dtype):
+        with autocast(self.device, self.precision):
             return self.plain(x, sigma).to(x.dtype)
 
 
-def requested_device(accelerator: str) -> torch.device:
-    """Return the device of --accelerator.
-
-    Args:
-        accelerator: auto, cpu, gpu, or a device as torch names it.
-
-    Raises:
-        DataError: no such device, or it is not there.
-    """
-    present = torch.cuda.is_available()
-    if accelerator == "auto":
-        return torch.device("cuda" if present else "cpu")
-    try:
-        device = torch.device("cuda" if accelerator == "gpu" else accelerator)
-    except RuntimeError:
-        raise DataError(
-            f"--accelerator {accelerator}: no such device; take auto, cpu, gpu or such as cuda:1"
-        ) from None
-    count = torch.cuda.device_count() if present else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise DataError(
-            f"--accelerator {accelerator}: {count or 'no'} CUDA device{'s' * (count > 1)} present; "
-            "leave it out, or say cpu"
-        )
-    if device.type == "mps":
-        raise DataError("--accelerator mps: has no float64, which noise levels need; say cpu")
-    return device
-
-
-def requested_model(model: str, options: ModelOptions, run: ComputeOptions) -> Loaded:
+def open_model(model: str, options: ModelOptions, run: ComputeOptions) -> Loaded:
     """Return the model, on its device and in the precision asked for.
 
     Args:
@@ -77,8 +47,11 @@ def requested_model(model: str, options: ModelOptions, run: ComputeOptions) -> L
 
     Raises:
         DataError: see `gits_sampling.loading.load_denoiser`.
+        ValueError: the device is not there.
     """
-    device = requested_device(run.accelerator)
+    device = compute_device(run)
+    if device.type == "mps":
+        raise DataError("--accelerator mps: has no float64, which noise levels need; say cpu")
     loaded = load_denoiser(
         model,
         prediction=options.prediction,
@@ -91,9 +64,9 @@ def requested_model(model: str, options: ModelOptions, run: ComputeOptions) -> L
         device=device,
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
     )
-    if (short := PRECISIONS.get(run.precision)) is None:
+    if run.precision == "32-true":
         return loaded
-    return replace(loaded, denoiser=Autocast(loaded.denoiser, device.type, short))
+    return replace(loaded, denoiser=Autocast(loaded.denoiser, device, run.precision))
 
 
 def read_conditions(options: ModelOptions) -> list[str] | list[int] | None:
@@ -128,19 +101,36 @@ def _negative(options: ModelOptions) -> str | int | None:
 
 
 def batch_of(loaded: Loaded, batch: int) -> int:
-    """Return the batch size, a multiple of the number of conditions, which samples take in turn."""
+    """Return the batch size, a multiple of the number of conditions, which samples take in turn.
+
+    Args:
+        loaded: the model.
+        batch: samples at once that were asked for.
+    """
     count = max(1, len(loaded.conditions))
     return max(1, batch // count) * count
 
 
 def fingerprint_of(loaded: Loaded, sigma_max: float, sigma_min: float) -> str:
-    """Return the fingerprint of a model in its own precision, over a range of noise levels."""
+    """Return the fingerprint of a model in its own precision, over a range of noise levels.
+
+    Args:
+        loaded: the model.
+        sigma_max: greatest noise level.
+        sigma_min: least.
+    """
     plain: Any = getattr(loaded.denoiser, "plain", loaded.denoiser)
     return replace(loaded, denoiser=plain, sigma_max=sigma_max, sigma_min=sigma_min).fingerprint()
 
 
 def settings_of(model: str, options: ModelOptions, loaded: Loaded) -> dict[str, Any]:
-    """Return the model's settings as resolved, plain types."""
+    """Return the model's settings as resolved, plain types.
+
+    Args:
+        model: as given.
+        options: of the model.
+        loaded: with what the options left open.
+    """
     return {
         "model": model,
         "prediction": options.prediction,
