@@ -36,7 +36,7 @@ ARMS = (
     KNOWN,
 )
 GRID: tuple[dict[str, Any], ...] = tuple(  # for all arms but LEDITS++
-    {"guidance": guidance, "thresh_edit": threshold, "cross_ratio": ratio, "self_ratio": ratio}
+    {"guidance": guidance, "edit_threshold": threshold, "cross_ratio": ratio, "self_ratio": ratio}
     for guidance, threshold, ratio in product((2.0, 4.0), (0.3, 0.5), (0.3, 0.7))
 )
 LEDITS_GRID: tuple[dict[str, Any], ...] = tuple(  # equally many

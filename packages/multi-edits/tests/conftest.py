@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest_plugins = ["papercommons.testing.fixtures"]
 
@@ -103,6 +105,27 @@ def pipe(folder):
     pipeline = MultiEditsPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@pytest.fixture(scope="session")
+def given(folder, image, tmp_path_factory):
+    """The arguments of a plain edit, with groups so that there are three branches."""
+    kinds = ("rigid", "non-rigid", "global")
+    groups = [{"kind": kind, "edits": [k]} for k, kind in enumerate(kinds, 1)]
+    quick = ("--steps", 3, "--group-steps", 2, "--mode", "parallel")
+    place = tmp_path_factory.mktemp("given")
+    Image.fromarray(image).save(place / "in.png")
+    (place / "groups.json").write_text(json.dumps(groups))
+    asked = ("--source", SOURCE, "--target", TARGET, "--groups", place / "groups.json")
+    return ("--model", folder, "--image", place / "in.png", *asked, *quick)
+
+
+@pytest.fixture(scope="session")
+def edited(call, given, tmp_path_factory):
+    """The folder of that edit; tests leave it as it is."""
+    out = tmp_path_factory.mktemp("edited") / "out"
+    assert call("edit", *given, "--out", out) == 0
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,17 @@ def test_overwrite_never_takes_what_a_command_reads(call, command, tmp_path, mon
     (line,) = capsys.readouterr().err.splitlines()
     assert "run: --overwrite would delete run" in line
     assert all(path.exists() for path in places)
+
+
+def test_help_of_every_command_needs_no_torch():
+    code = """
+import sys
+from papercommons.cli import build_parser
+from multi_edits import cli
+for verb in ("edit", "group", "train", "make_scenes", "demo", "predict", "evaluate"):
+    text = build_parser(getattr(cli, verb), verb).format_help()
+    assert "usage" in text
+    getattr(cli, "main_" + verb.replace("evaluate", "eval"))
+assert not {"torch", "diffusers", "gradio", "matplotlib"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

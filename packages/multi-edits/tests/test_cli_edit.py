@@ -1,11 +1,9 @@
-"""`multi-edits-edit` and `-group` over a tiny, untrained folder: files, continuing, bad input."""
+"""`multi-edits-edit` and `-group` over a tiny, untrained folder: files, modes, continuing."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,12 +19,7 @@ from safetensors.torch import load_file, save_file
 
 SOURCE = "a red circle left of a blue square on a black background"
 TARGET = "a green circle left of a blue dog on a white background"
-GROUPS = [
-    {"kind": "rigid", "edits": [1]},
-    {"kind": "non-rigid", "edits": [2]},
-    {"kind": "global", "edits": [3]},
-]
-QUICK = ("--steps", 3, "--group-steps", 2, "--mode", "parallel")
+KINDS = ("rigid", "non-rigid", "global")  # of the edits, in groups of their own
 
 
 def result_of(folder):
@@ -35,23 +28,6 @@ def result_of(folder):
 
 def pixels(path):
     return np.asarray(Image.open(path)).astype(int)
-
-
-@pytest.fixture(scope="module")
-def given(folder, image, tmp_path_factory):
-    """The arguments of a plain edit, with groups so that there are three branches."""
-    place = tmp_path_factory.mktemp("given")
-    Image.fromarray(image).save(place / "in.png")
-    (place / "groups.json").write_text(json.dumps(GROUPS))
-    asked = ("--source", SOURCE, "--target", TARGET, "--groups", place / "groups.json")
-    return ("--model", folder, "--image", place / "in.png", *asked, *QUICK)
-
-
-@pytest.fixture(scope="module")
-def edited(call, given, tmp_path_factory):
-    out = tmp_path_factory.mktemp("edited") / "out"
-    assert call("edit", *given, "--out", out) == 0
-    return out
 
 
 def without(arguments, *names):
@@ -66,7 +42,7 @@ def without(arguments, *names):
 def test_the_folder_holds_what_the_pipeline_gives(edited, pipe, image):
     from multi_edits import AspectGroup
 
-    groups = [AspectGroup(g["kind"], tuple(k - 1 for k in g["edits"])) for g in GROUPS]
+    groups = [AspectGroup(kind, (k,)) for k, kind in enumerate(KINDS)]
     options = {"mode": "parallel", "steps": 3, "groups": groups}
     done = pipe(image, source_prompt=SOURCE, target_prompt=TARGET, **options)
     assert (pixels(edited / "edited.png") == np.asarray(done.image)).all()
@@ -210,7 +186,7 @@ def test_the_default_has_one_branch_with_all_types(call, given, edited, pipe, im
         edits=edits,
         steps=3,
         grouping=GroupingSettings(steps=2),
-        groups=[AspectGroup(g["kind"], tuple(k - 1 for k in g["edits"])) for g in GROUPS],
+        groups=[AspectGroup(kind, (k,)) for k, kind in enumerate(KINDS)],
         masks={0: mask},
     )
     assert (pixels(tmp_path / "out/edited.png") == np.asarray(done.image)).all()
@@ -243,135 +219,6 @@ def test_an_earlier_result_is_not_written_over(call, given, edited, capsys):
     assert "--overwrite would delete" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--model", "{tmp}"), "no model_index.json"),
-        (("--model", "{tmp}/none"), "no such folder, and not a hub id"),
-        (("--model", "{flow}"), "FluxPipeline is a flow model"),
-        (("--model", "{sample}"), "the network predicts sample"),
-        (("--image", "{tmp}/none.png"), "no such file; --image takes a picture"),
-        (("--image", "{tmp}/text.png"), "not a readable image"),
-        (("--target", SOURCE), "no edits"),
-        (("--target", " "), "--target is empty"),
-        (("--source", "[]"), "--source is empty"),
-        (("--edits", "{tmp}/cat.json"), "give either --target"),
-        (("--steps", 1), "--steps must be >= 2"),
-        (("--group-steps", 1), "--group-steps must be >= 2"),
-        (("--guidance", -1), "--guidance must be a number >= 0"),
-        (("--cross-ratio", 1.1), "--cross-ratio must be in [0, 1]"),
-        (("--theta", -1), "--theta must be in [0, 1]"),
-        (("--map-level", -1), "--map-level must be >= 0"),
-        (("--mode", "both"), "--mode: expected one of per-word, parallel, single"),
-        (("--compat", "reference", "--no-layout"), "--compat reference needs the layout"),
-        (("--compat", "reference", "--mode", "per-word"), "add --mode parallel"),
-        (("--precision", "float16"), "float16 needs a GPU"),
-        (("--offload",), "--offload is for a GPU"),
-        (("--strength", "cat=1"), "no edit is called 'cat'"),
-        (("--mask", "green={tmp}/none.png"), "none.png: no such file"),
-        (("--mask", "green={tmp}/small.png"), "8 x 8 pixels and the image 32 x 32"),
-        (("--groups", "{tmp}/none"), "no such file"),
-        (("--groups", "{tmp}/cat.json"), "group 1: kind must be"),
-        (("--keep", 1), "--keep needs --groups with the --out folder"),
-        (("--keep", -1), "--keep must be >= 0"),
-        (("--groups", "{run}", "--keep", 1, "--mode", "single"), "--keep needs --mode parallel"),
-        (("--groups", "{one}", "--keep", 1), "made with --mode per-word; --keep needs one of"),
-        (("--groups", "{run}", "--keep", 3), "has 3 branches; keep at least 1 and leave at"),
-        (("--groups", "{run}", "--keep", 1, "--strength", "1=2"), "was changed; keep fewer"),
-        (("--groups", "{run}", "--keep", 1, "--source", SOURCE.replace("a r", "the r"),
-          "--target", TARGET.replace("a g", "the g")), "began with another --source"),
-        (("--groups", "{tmp}", "--keep", 1), "no such file"),
-        (("--out", "{tmp}"), "holds no run"),
-        (("--variants", 1), "no option --variants; did you mean --variant?"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_told_in_one_line_before_torch(
-    given, edited, folder, tmp_path, capsys, arguments, message
-):
-    prepare(tmp_path, folder)
-    places = {"tmp": tmp_path, "run": edited, "flow": tmp_path / "flow"}
-    places |= {"sample": tmp_path / "sample", "one": tmp_path / "one"}
-    if "{one}" in arguments:
-        made_per_word(edited, tmp_path / "one")
-    words = [str(word).format(**places) for word in arguments]
-    names = {word for word in words if word.startswith("--")}
-    left = list(given)
-    for name in names & {str(word) for word in given}:
-        left = without(left, name)
-    call = run_without_torch
-    assert call(
-        [*map(str, left), *([] if "--out" in names else ["--out", f"{tmp_path}/o"]), *words]
-    )
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
-    assert said.startswith("multi-edits-edit: error: ")
-    assert not (tmp_path / "o").exists()
-
-
-def run_without_torch(words):
-    """Run the command where opening a model is a failure; return whether it ended with 2."""
-    from multi_edits import cli, opening
-    from papercommons.cli import run_command
-
-    def open_pipeline(model, options):
-        raise AssertionError("the model was opened before all cheap checks")
-
-    kept, opening.open_pipeline = opening.open_pipeline, open_pipeline
-    loaded = sys.modules.pop("multi_edits.edit_command", None)
-    try:
-        if "--accelerator" not in words:
-            words = [*words, "--accelerator", "cpu"]
-        return run_command(cli.edit, prog="multi-edits-edit", argv=words) == 2
-    finally:
-        opening.open_pipeline = kept
-        sys.modules.pop("multi_edits.edit_command", None)
-        if loaded is not None:
-            sys.modules["multi_edits.edit_command"] = loaded
-
-
-def made_per_word(run, copy):
-    """Copy a run that was made with the default mode, as far as --keep looks at it."""
-    copy.mkdir()
-    shutil.copy(run / LATENTS, copy)
-    result = result_of(run)
-    result["settings"]["mode"] = "per-word"
-    (copy / "result.json").write_text(json.dumps(result))
-
-
-def prepare(place, folder):
-    """Write broken files."""
-    (place / "text.png").write_text("no image")
-    (place / "cat.json").write_text('[{"old": "red", "new": "green"}]')
-    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(place / "small.png")
-    (place / "flow").mkdir()
-    (place / "flow/model_index.json").write_text(
-        '{"_class_name": "FluxPipeline", "transformer": []}'
-    )
-    (place / "sample/scheduler").mkdir(parents=True)
-    shutil.copy(folder / "model_index.json", place / "sample")
-    (place / "sample/scheduler/scheduler_config.json").write_text('{"prediction_type": "sample"}')
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--source", "a " * 30 + SOURCE, "--target", "a " * 30 + TARGET), "would be cut off"),
-        (("--steps", 5000), "steps"),
-        (("--map-level", 9), "level"),
-    ],
-)
-def test_what_only_the_model_can_tell(call, given, tmp_path, capsys, arguments, message):
-    left = list(given)
-    for name in {str(word) for word in arguments if str(word).startswith("--")} & {*map(str, left)}:
-        left = without(left, name)
-    assert call("edit", *left, *arguments, "--out", tmp_path / "out") == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
 def test_an_earlier_run_must_fit(call, given, edited, tmp_path, capsys):
     plain = without(given, "--groups")
     copy = tmp_path / "run"
@@ -391,17 +238,3 @@ def test_an_earlier_run_must_fit(call, given, edited, tmp_path, capsys):
     (copy / LATENTS).unlink()
     assert call("edit", *plain, *kept) == 2
     assert "no latents.safetensors" in capsys.readouterr().err
-
-
-def test_help_of_every_command_needs_no_torch():
-    code = """
-import sys
-from papercommons.cli import build_parser
-from multi_edits import cli
-for verb in ("edit", "group", "train", "make_scenes", "demo", "predict", "evaluate"):
-    text = build_parser(getattr(cli, verb), verb).format_help()
-    assert "usage" in text
-    getattr(cli, "main_" + verb.replace("evaluate", "eval"))
-assert not {"torch", "diffusers", "gradio", "matplotlib"} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)

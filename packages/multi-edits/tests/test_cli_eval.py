@@ -15,7 +15,7 @@ pytest.importorskip("diffusers")
 from multi_edits import evaluating
 from multi_edits.benchmark import Record, open_benchmark
 from multi_edits.edited_sets import find_edited, name_sets
-from multi_edits.eval_tables import Measured, Tables, front, known_columns
+from multi_edits.evaluation import Measured, Tables, front, known_columns
 from multi_edits.metrics.columns import COLUMNS
 from multi_edits.scene_truth import judge_scene, read_truth
 from papercommons.errors import DataError
@@ -71,7 +71,7 @@ def judged(call, scenes, noisy, tmp_path_factory):
 def test_exact_pictures_are_all_right_and_unedited_ones_are_not(judged):
     metrics = result_of(judged)["metrics"]
     assert metrics["records"] == 8
-    exact, unedited, noisy = metrics["exact"], metrics["unedited"], metrics["noisy"]
+    exact, unedited, noisy = (metrics["edited"][name] for name in ("exact", "unedited", "noisy"))
     for name in ("edits_right", "all_right", "background_ssim"):
         assert exact[name]["mean"] == pytest.approx(1)
     assert exact["target_psnr"]["mean"] == exact["background_psnr"]["mean"] == 100
@@ -85,7 +85,7 @@ def test_exact_pictures_are_all_right_and_unedited_ones_are_not(judged):
 
 
 def test_files_hold_every_measurement_and_every_group(judged, scenes, noisy):
-    rows = {(row["edited"], row["record"]): row for row in rows_of(judged / "measurements.csv")}
+    rows = {(row["edited"], row["record"]): row for row in rows_of(judged / "items.csv")}
     assert len(rows) == 3 * 8
     record = next(iter(open_benchmark(scenes)))
     place = f"{record.key}.png"
@@ -147,8 +147,8 @@ def test_measurements_are_kept_and_changed_images_measured_again(
     assert call(*arguments) == 1
     assert call(*arguments, "--resume") == 0
     assert measured == [*keys[:3], *keys[2:]]
-    again = result_of(tmp_path / "o")["metrics"]["noisy"]
-    for name, found in result_of(judged)["metrics"]["noisy"].items():
+    again = result_of(tmp_path / "o")["metrics"]["edited"]["noisy"]
+    for name, found in result_of(judged)["metrics"]["edited"]["noisy"].items():
         assert again[name]["mean"] == found["mean"]
     Image.new("RGB", (32, 32)).save(tmp_path / "noisy" / f"{keys[4]}.png")
     measured[:] = ["before"] * 3
@@ -175,6 +175,7 @@ def test_missing_images_are_named_and_all_are_judged_on_the_same_records(
     assert call(*arguments, "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert [row["records"] for row in result["rows"]] == [7, 7]
+    assert result["metrics"]["left_out"] == 1
     assert result["notes"][-1] == (
         f"left out: {first}: {tmp_path / 'some'} has no edited image; expected {first}.png"
     )

@@ -171,8 +171,8 @@ def test_reference_form_and_layout_streams_take_more_rows(pipe, image):
 
 
 def test_maps_can_be_kept_at_another_level(pipe, image, edited):
-    fine = pipe(image, **QUICK, settings=SamplingSettings(map_level=0, thresh_edit=0.9))
-    coarse = pipe(image, **QUICK, settings=SamplingSettings(map_level=1, thresh_edit=0.9))
+    fine = pipe(image, **QUICK, settings=SamplingSettings(map_level=0, edit_threshold=0.9))
+    coarse = pipe(image, **QUICK, settings=SamplingSettings(map_level=1, edit_threshold=0.9))
     blocks = coarse.masks.float().unfold(1, 2, 2).unfold(2, 2, 2).flatten(-2)
     assert torch.equal(blocks.amin(-1), blocks.amax(-1))
     assert fine.masks.shape == coarse.masks.shape

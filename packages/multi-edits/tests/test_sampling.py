@@ -109,7 +109,7 @@ def test_loop_with_self_attention_control_everywhere(unet, demo, alphas, shared_
         guidance=stated["guidance_target"],
         cross_ratio=stated["cross_replace"],
         self_ratio=stated["self_replace"],
-        thresh_edit=stated["thresh_e"],
+        edit_threshold=stated["thresh_e"],
         thresh_keep=stated["thresh_m"],
         compat="reference",
     )

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from multi_edits.branches import SamplingSettings
     from multi_edits.ddcm import ddcm_step
     from multi_edits.edits import Edit, apply_edits, derive_edits
-    from multi_edits.grouping import Aspect, AspectGroup, group_aspects
+    from multi_edits.grouping import Aspect, AspectGroup, GroupingSettings, group_aspects
     from multi_edits.lightning import MultiEditsModule
-    from multi_edits.pipeline import GroupingSettings, MultiEditsOutput, MultiEditsPipeline
+    from multi_edits.pipeline import MultiEditsOutput, MultiEditsPipeline
     from multi_edits.sampling import sample_branches
 
 __version__ = installed_version("multi-edits")
@@ -25,7 +25,7 @@ _HOME = {
     "Aspect": "grouping",
     "AspectGroup": "grouping",
     "Edit": "edits",
-    "GroupingSettings": "pipeline",
+    "GroupingSettings": "grouping",
     "MultiEditsModule": "lightning",
     "MultiEditsOutput": "pipeline",
     "MultiEditsPipeline": "pipeline",

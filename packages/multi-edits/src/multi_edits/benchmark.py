@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.data.defects import Defect
-from papercommons.errors import DataError, reason
+from papercommons.errors import DataError, nearest, reason
 
 from multi_edits.benchmark_checks import Entry, check_entry
 from multi_edits.benchmark_masks import decode_mask, encode_mask
 from multi_edits.benchmark_parquet import ParquetImage, image_size, list_parquet_files, read_rows
 from multi_edits.benchmark_records import CATEGORIES, EDIT_TYPES, Benchmark, Record
+from multi_edits.options import DataOptions
 
 __all__ = [
     "CATEGORIES",
@@ -32,6 +33,7 @@ __all__ = [
     "Defect",
     "ParquetImage",
     "Record",
+    "choose_records",
     "decode_mask",
     "encode_mask",
     "open_benchmark",
@@ -80,6 +82,31 @@ def open_benchmark(path: str | Path, *, border: bool = True, strict: bool = Fals
         )
     order = sorted(range(len(records)), key=lambda k: records[k].key)
     return Benchmark(path, tuple(records[k] for k in order), tuple(defects))
+
+
+def choose_records(benchmark: Benchmark, options: DataOptions) -> tuple[Record, ...]:
+    """Return the records that are edited or judged: usable, of some categories, the first ones.
+
+    Args:
+        benchmark: opened.
+        options: of which categories, and how many at most.
+
+    Raises:
+        DataError: no such category, or no record is left.
+    """
+    known = sorted({record.category for record in benchmark})
+    for name in options.categories or ():
+        if name not in known:
+            raise DataError(
+                f"--categories: {benchmark.path} has {', '.join(known)}, not {name!r}"
+                f"{nearest(name, known)}"
+            )
+    wanted = options.categories or known
+    chosen = [record for record in benchmark.usable if record.category in wanted]
+    if not chosen:
+        first = next((str(defect) for defect in benchmark.defects if defect.fatal), "none is there")
+        raise DataError(f"{benchmark.path}: no record can be edited: {first}")
+    return tuple(chosen[: options.limit])
 
 
 def _entries(path: Path) -> Iterator[Entry]:

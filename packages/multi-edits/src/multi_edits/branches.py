@@ -27,7 +27,7 @@ class SamplingSettings:
         source_guidance: of the source and the layout streams; paper: 1.
         cross_ratio: share of the steps, from the first, with cross-attention control, in [0, 1].
         self_ratio: share with self-attention control, in [0, 1].
-        thresh_edit: threshold of edited regions, in [0, 1].
+        edit_threshold: threshold of edited regions, in [0, 1].
         thresh_keep: threshold of regions of kept words, in [0, 1].
         chain_start: share of the steps after which a branch follows the one before, not the source.
         gather_masks: whether a branch may also change what those before it did (paper alg. 2), or
@@ -45,7 +45,7 @@ class SamplingSettings:
     source_guidance: float = 1.0
     cross_ratio: float = 0.7
     self_ratio: float = 0.7
-    thresh_edit: float = 0.5
+    edit_threshold: float = 0.5
     thresh_keep: float = 0.8
     chain_start: float = 7 / 15
     gather_masks: bool = True
@@ -54,7 +54,7 @@ class SamplingSettings:
     compat: Compat = "paper"
 
     def __post_init__(self) -> None:
-        shares = ("cross_ratio", "self_ratio", "thresh_edit", "thresh_keep", "chain_start")
+        shares = ("cross_ratio", "self_ratio", "edit_threshold", "thresh_keep", "chain_start")
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")

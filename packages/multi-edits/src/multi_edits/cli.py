@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -11,15 +12,19 @@ from papercommons.files import check_out
 from papercommons.report import Result
 from papercommons.text_to_image.options import SceneModelOptions
 
-from multi_edits.batch_options import BaselineOptions, Method, Save, choose_records
-from multi_edits.benchmark import open_benchmark
+from multi_edits.benchmark import choose_records, open_benchmark
 from multi_edits.earlier import read_earlier
 from multi_edits.edited_sets import name_sets
 from multi_edits.loading import check_model
 from multi_edits.options import (
+    BaselineOptions,
+    DataOptions,
     GroupOptions,
+    Method,
     MethodOptions,
+    MetricOptions,
     ModelOptions,
+    Save,
     SceneSetOptions,
     check_image,
 )
@@ -38,7 +43,7 @@ def edit(
     mask: list[str] | None = None,
     groups: str | None = None,
     keep: int = 0,
-    out: str = "runs/multi-edits",
+    out: str = "runs/multi-edits-edit",
     seed: int = 0,
     overwrite: bool = False,
     method: MethodOptions = MethodOptions(),
@@ -83,7 +88,7 @@ def edit(
     masks = read_masks(mask or [], wanted, size)
     plain = strip_brackets(source)
     earlier = read_earlier(str(groups), keep, plain, wanted) if keep else None
-    from multi_edits.edit_command import edit_picture
+    from multi_edits.editing import edit_picture
 
     settings = {
         "model": model,
@@ -134,7 +139,7 @@ def group(
     check_out(out, overwrite=overwrite, keep=[model, image, edits])
     check_model(model)
     wanted = wanted_edits(source, target, edits)
-    from multi_edits.edit_command import group_picture
+    from multi_edits.editing import group_picture
 
     settings = {
         "model": model,
@@ -149,7 +154,7 @@ def group(
 
 def train(
     *,
-    out: str = "runs/multi-edits-train",
+    out: str = "runs/multi-edits",
     options: SceneModelOptions = SceneModelOptions(),
     run: FloatRunOptions = FloatRunOptions(),
 ) -> Result:
@@ -172,7 +177,7 @@ def train(
 
 def make_scenes(
     *,
-    out: str = "runs/multi-edits-scenes",
+    out: str = "runs/multi-edits-make-scenes",
     seed: int = 1_000_000,
     overwrite: bool = False,
     options: SceneSetOptions = SceneSetOptions(),
@@ -188,7 +193,7 @@ def make_scenes(
     """
     check_seed(seed)
     check_out(out, overwrite=overwrite)
-    from multi_edits.scene_sets import make_scene_set
+    from multi_edits.synthesizing import make_scene_set
 
     return make_scene_set(out, options, seed, overwrite)
 
@@ -221,13 +226,12 @@ def predict(
     data: str,
     out: str = "runs/multi-edits-predict",
     method: Method = "multi-edits",
-    categories: list[str] | None = None,
-    limit: int | None = None,
     save: Save = "edited",
     strict: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     seed: int = 0,
+    which: DataOptions = DataOptions(),
     editing: MethodOptions = MethodOptions(),
     grouping: GroupOptions = GroupOptions(),
     baseline: BaselineOptions = BaselineOptions(),
@@ -242,31 +246,30 @@ def predict(
         out: new folder for edited/, predictions.csv, defects.csv, gallery/, result.json and
             report.html; multi-edits-eval takes it.
         method: the paper's, or LEDITS++ or image-to-image of diffusers on the same model.
-        categories: only these, e.g. 1_change_object_80,2_add_object_80.
-        limit: only the first records; more can be added with --resume.
         save: edited images alone, or also branches, masks and maps of every record (pictures/).
         strict: refuse a benchmark with any defect, and stop at a record that cannot be edited;
             else they are named, counted and, where they cannot be edited, left out.
-        resume: go on with an interrupted run in --out; what is done and unchanged is kept.
+        resume: go on with an interrupted run in --out, or add records to it; what is done and
+            unchanged is kept.
         overwrite: empty --out first if it holds an earlier run.
         seed: of the noise, the same for every record and on every device.
+        which: which of the records.
         editing: how edits are made.
         grouping: how they are grouped.
         baseline: how the baselines edit.
         where: where the model runs.
     """
     check_seed(seed)
-    check_at_least(1, limit=limit)
     if where.offload and method != "multi-edits":
         raise ValueError(f"--offload is not for --method {method}")
     check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=[model, data])
     check_model(model)
     benchmark = open_benchmark(data, strict=strict)
-    records = choose_records(benchmark, categories, limit)
+    records = choose_records(benchmark, which)
     from multi_edits.editors import Editor
     from multi_edits.predicting import predict_benchmark
 
-    settings = {"model": model, "data": data, "out": out, "categories": categories, "limit": limit}
+    settings = {"model": model, "data": data, "out": out, **asdict(which)}
     return predict_benchmark(
         settings,
         benchmark,
@@ -285,20 +288,15 @@ def evaluate(
     data: str,
     edited: list[str],
     out: str | None = None,
-    clip: str | None = None,
-    dino: str | None = None,
-    lpips: str | None = None,
-    dino_range: Literal["0..1", "0..255"] = "0..1",
-    border: bool = True,
-    categories: list[str] | None = None,
-    limit: int | None = None,
     sort_by: str | None = None,
     bootstrap: int = 1000,
     strict: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     seed: int = 0,
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto",
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    which: DataOptions = DataOptions(),
+    measures: MetricOptions = MetricOptions(),
 ) -> Result:
     """Measure edited images against a benchmark: what was kept, what was changed.
 
@@ -307,17 +305,8 @@ def evaluate(
         edited: --out folders of multi-edits-predict, or folders with CATEGORY/ID.png, ID.png or the
             benchmark's own paths; several are compared on the records that all have; NAME=FOLDER
             names one.
-        out: new folder for measurements.csv, summary.csv, gallery/, result.json and report.html;
+        out: new folder for items.csv, summary.csv, gallery/, result.json and report.html;
             nothing is written if not given.
-        clip: CLIP network: a folder or hub id of transformers, or open_clip:NAME=WEIGHTS; the
-            published tables have openai/clip-vit-large-patch14.
-        dino: folder or hub id of a vision transformer, for the structure distance; the published
-            tables have facebook/dino-vitb8.
-        lpips: weights file of torchvision's SqueezeNet 1.1, or torchvision (downloads them).
-        dino_range: what DINO sees: right numbers, or 0..255 as in PIE-Bench's code.
-        border: count a mask's outermost pixels as edited, as in PIE-Bench's code.
-        categories: only these.
-        limit: only the first records.
         sort_by: measure that orders the gallery, e.g. background_psnr.
         bootstrap: resamples of the intervals.
         strict: refuse a benchmark with defects, and missing images or ones of another size; else
@@ -325,34 +314,24 @@ def evaluate(
         resume: go on with an interrupted run in --out; what is measured and unchanged is kept.
         overwrite: empty --out first if it holds an earlier run.
         seed: of the resampling.
-        accelerator: where the metrics' networks run.
+        accelerator: where the metrics' networks run: auto, cpu or gpu.
+        which: which of the records.
+        measures: what is measured, by which networks.
     """
     check_seed(seed)
-    check_at_least(1, limit=limit)
     check_at_least(10, bootstrap=bootstrap)
     if resume and out is None:
         raise ValueError("--resume goes on with the run in --out; give it")
     folders = name_sets(edited)
     if out is not None:
-        keep = [data, *folders.values(), clip and clip.rpartition("=")[2], dino, lpips]
+        clip = measures.clip and measures.clip.rpartition("=")[2]
+        keep = [data, *folders.values(), clip, measures.dino, measures.lpips]
         check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=keep)
-    benchmark = open_benchmark(data, border=border, strict=strict)
-    records = choose_records(benchmark, categories, limit)
+    benchmark = open_benchmark(data, border=measures.border, strict=strict)
+    records = choose_records(benchmark, which)
     from multi_edits.evaluating import evaluate_edits
 
-    settings = {
-        "data": data,
-        "edited": edited,
-        "out": out,
-        "clip": clip,
-        "dino": dino,
-        "lpips": lpips,
-        "dino_range": dino_range,
-        "border": border,
-        "categories": categories,
-        "limit": limit,
-    }
-    where = ModelOptions(accelerator)
+    settings = {"data": data, "edited": edited, "out": out, **asdict(which), **asdict(measures)}
     return evaluate_edits(
         settings,
         benchmark,
@@ -364,7 +343,7 @@ def evaluate(
         resume,
         overwrite,
         seed,
-        where,
+        ModelOptions(accelerator),
     )
 
 

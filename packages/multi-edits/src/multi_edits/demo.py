@@ -10,10 +10,10 @@ from papercommons.demo import check_gradio, show_page
 from papercommons.pictures import enlarge
 from PIL import Image
 
-from multi_edits.drawing import branch_labels
-from multi_edits.editing import LIMITS, EditRequest, edit_image, edit_rows
+from multi_edits.edited_image import LIMITS, EditRequest, edit_image, edit_rows
 from multi_edits.opening import open_pipeline
 from multi_edits.options import GroupOptions, MethodOptions, ModelOptions
+from multi_edits.pictures import branch_labels
 from multi_edits.pipeline import MODES, MultiEditsPipeline
 from multi_edits.reading import wanted_edits
 
@@ -104,7 +104,7 @@ def build_page(pipe: MultiEditsPipeline, model: str) -> Any:
     ) -> Any:
         try:
             method = MethodOptions(
-                mode=mode, steps=int(steps), guidance=guidance, thresh_edit=threshold
+                mode=mode, steps=int(steps), guidance=guidance, edit_threshold=threshold
             )
             return answer(pipe, photo, source, target, method, int(seed or 0))
         except ValueError as error:

@@ -18,7 +18,7 @@ from multi_edits.edits import Edit, apply_edits, edits_from_json
 from multi_edits.reading import GivenGroup, read_groups, read_json
 
 if TYPE_CHECKING:
-    from multi_edits.editing import EditedImage, EditRequest
+    from multi_edits.edited_image import EditedImage, EditRequest
     from multi_edits.options import GroupOptions, MethodOptions
     from multi_edits.pipeline import MultiEditsPipeline
 
@@ -112,7 +112,7 @@ def continue_edit(
     import torch
     from papercommons.data.images import read_image
 
-    from multi_edits.editing import EditedImage, EditRequest, edit_image, given_groups
+    from multi_edits.edited_image import EditedImage, EditRequest, edit_image, given_groups
 
     keep, groups = earlier.keep, given_groups(earlier.groups, request.edits)
     latents, masks = _read_latents(earlier.folder / LATENTS, len(earlier.groups))
@@ -145,7 +145,12 @@ def continue_edit(
 
 
 def picture_path(folder: Path, branch: int) -> Path:
-    """Return where the picture of a branch is; 0 is the source as the model saw it."""
+    """Return where the picture of a branch is; 0 is the source as the model saw it.
+
+    Args:
+        folder: of the run.
+        branch: its number from 1; 0 is the source.
+    """
     return folder / "branches" / f"{branch}.png"
 
 

@@ -1,184 +1,212 @@
-"""One image edited: from what a command was asked for to what it found, and its plain facts."""
+"""`multi-edits-edit` and `multi-edits-group`: one image, its folder of results, its report."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from torch import Tensor
+from papercommons.data.images import read_image
+from papercommons.errors import DataError
+from papercommons.files import hash_files, hash_model, prepare_out
+from papercommons.pictures import strip
+from papercommons.report import Result, Section, describe_device, write_report
 
+from multi_edits.earlier import Earlier, continue_edit
+from multi_edits.edited_image import (
+    LIMITS,
+    EditRequest,
+    describe,
+    edit_image,
+    edit_rows,
+    given_groups,
+    group_facts,
+)
 from multi_edits.edits import Edit, edits_to_json
 from multi_edits.grouping import AspectGroup
-from multi_edits.inputs import open_picture
 from multi_edits.model import EditingModel
-from multi_edits.options import GroupOptions, MethodOptions
-from multi_edits.pipeline import MultiEditsOutput, MultiEditsPipeline
+from multi_edits.opening import open_pipeline
+from multi_edits.options import PACKAGE, GroupOptions, MethodOptions, ModelOptions
+from multi_edits.pictures import map_pictures, map_sections, step_sections
 from multi_edits.reading import GivenGroup
-
-LIMITS = (
-    "The result shows what the model makes of the words: edits may be missed or spill over, and "
-    "types and groups are guesses from attention maps. It is a made picture, no photograph of "
-    "anything."
-)
+from multi_edits.saved import save_edit, save_maps, save_picture
 
 
-@dataclass(frozen=True)
-class EditRequest:
-    """What is to be edited.
-
-    Attributes:
-        source: prompt of the image, with or without brackets.
-        edits: from `multi_edits.reading.wanted_edits`.
-        masks: index of an edit -> where it may change the image, bool, (H, W) of the image.
-        groups: those of an earlier result or made up; they are found if not given.
-    """
-
-    source: str
-    edits: tuple[Edit, ...]
-    masks: Mapping[int, np.ndarray] = field(default_factory=dict)
-    groups: tuple[AspectGroup, ...] | None = None
-
-
-@dataclass(frozen=True)
-class EditedImage:
-    """What came of a request.
-
-    Attributes:
-        source: the image as the model saw it.
-        output: of the pipeline.
-        seconds: that it took, the model's loading left out.
-        kept: how many branches were taken over from an earlier run.
-    """
-
-    source: Image.Image
-    output: MultiEditsOutput
-    seconds: float
-    kept: int = 0
-
-
-def edit_image(
-    pipe: MultiEditsPipeline,
-    image: Image.Image,
-    request: EditRequest,
+def edit_picture(
+    settings: dict[str, Any],
+    edits: tuple[Edit, ...],
+    masks: dict[int, np.ndarray],
+    groups: Sequence[GivenGroup] | None,
+    earlier: Earlier | None,
+    seed: int,
+    overwrite: bool,
     method: MethodOptions,
     grouping: GroupOptions,
-    *,
-    seed: int,
-    resize: bool = False,
-    latents: Tensor | None = None,
-) -> EditedImage:
-    """Make the edits of a request.
+    where: ModelOptions,
+) -> Result:
+    """Edit an image, write the folder of the run, and return the result.
 
     Args:
-        pipe: the model.
-        image: RGB.
-        request: what is to be edited.
-        method: how.
-        grouping: how edits are grouped, unless the request says.
+        settings: model, image, source and out, and the other words of the command.
+        edits: at their places in the source prompt.
+        masks: index of an edit -> where it may change the image.
+        groups: given ones, or None.
+        earlier: a run whose first branches are kept, or None.
         seed: of the noise.
-        resize: fit sides to the model.
-        latents: of the image, if they are known, float, (1, C, h, w).
+        overwrite: empty the folder first.
+        method: how edits are made.
+        grouping: how they are grouped.
+        where: where the model runs.
 
     Raises:
-        DataError: see `MultiEditsPipeline`.
+        DataError: the model cannot be used, or the image, a prompt or an edit does not fit.
+        ValueError: the device is not there, or an option is out of range.
+    """
+    out, image = settings["out"], read_image(settings["image"])
+    image_hash = hash_files([settings["image"]])
+    found_hash = hash_model(settings["model"])
+    if earlier is not None:
+        check_same(earlier, image_hash, found_hash)
+    pipe = open_pipeline(settings["model"], where)
+    request = EditRequest(
+        settings["source"], edits, masks, None if groups is None else given_groups(groups, edits)
+    )
+    if earlier is None:
+        done = edit_image(pipe, image, request, method, grouping, seed=seed, resize=where.resize)
+    else:
+        done = continue_edit(pipe, earlier, request, method, grouping, seed=seed)
+    options = {**asdict(method), **asdict(grouping), **asdict(where)}
+    folder = prepare_out(out, {**settings, "seed": seed, **options}, overwrite=overwrite)
+    count = len(done.output.branches)
+    what = "run" if method.mode == "sequential" else "branch"
+    result = Result(
+        package=PACKAGE,
+        command="multi-edits-edit",
+        title=f"{Path(settings['image']).name}: {_counted(len(edits), 'edit')} in "
+        f"{_counted(count, what)}",
+        rows=edit_rows(done.output.edits, done.output.groups, count),
+        metrics={**describe(done), "model_hash": found_hash},
+        settings={**settings, "seed": seed, **options},
+        limits=LIMITS,
+        data_hash=image_hash,
+        device=describe_device(EditingModel(pipe).device),
+        notes=[
+            f"{done.output.rows:,} network rows, {done.seconds:.1f} s",
+            *_kept_note(done.kept),
+            *_mask_notes(method, masks, edits, done.output.groups, done.kept),
+        ],
+    )
+    result.files |= save_edit(folder, done)
+    write_report(folder / "report.html", result, [*_pair(done), *step_sections(done)])
+    result.save(folder)
+    return result
+
+
+def _pair(done: Any) -> list[Section]:
+    figure = strip([done.source, done.output.image], ["source", "edited"], columns=2)
+    return [Section("The result", figure=figure, caption=done.output.prompts[-1])]
+
+
+def _counted(count: int, what: str) -> str:
+    plural = "es" if what.endswith("ch") else "s"
+    return f"{count} {what}" if count == 1 else f"{count} {what}{plural}"
+
+
+def _kept_note(kept: int) -> list[str]:
+    if not kept:
+        return []
+    return [f"{kept} of the branches {'was' if kept == 1 else 'were'} kept from the earlier run"]
+
+
+def _mask_notes(
+    method: MethodOptions,
+    masks: Mapping[int, np.ndarray],
+    edits: Sequence[Edit],
+    groups: Sequence[AspectGroup],
+    kept: int,
+) -> list[str]:
+    """Return a line for each branch whose masks do not count."""
+    if method.mode == "per-word":
+        return []
+    notes = []
+    for n, group in enumerate(groups):
+        masked = [str(edits[k]) for k in group.edits if k in masks]
+        bare = [str(edits[k]) for k in group.edits if k not in masks]
+        if masked and (n < kept or bare):
+            why = "its branch is kept" if n < kept else f"{bare[0]} shares its branch and has none"
+            notes.append(f"NO MASK IN EFFECT for {', '.join(masked)}: {why}")
+    return notes
+
+
+def check_same(earlier: Earlier, image_hash: str, found_hash: str) -> None:
+    """Raise DataError unless an earlier run had this image and this model.
+
+    Args:
+        earlier: the run that is continued.
+        image_hash: of the image given now.
+        found_hash: of the model given now.
+    """
+    for what, before, now in (
+        ("--image", earlier.data_hash, image_hash),
+        ("--model", earlier.model_hash, found_hash),
+    ):
+        if before != now:
+            raise DataError(f"{earlier.folder}: began with another {what}; give the same")
+
+
+def group_picture(
+    settings: dict[str, Any],
+    edits: tuple[Edit, ...],
+    seed: int,
+    overwrite: bool,
+    grouping: GroupOptions,
+    where: ModelOptions,
+) -> Result:
+    """Find types and groups of edits, write the folder of the run, and return the result.
+
+    Args:
+        settings: model, image, source and out, and the other words of the command.
+        edits: at their places in the source prompt.
+        seed: of the noise.
+        overwrite: empty the folder first.
+        grouping: how edits are grouped.
+        where: where the model runs.
+
+    Raises:
+        DataError: see `edit_picture`.
         ValueError: likewise.
     """
-    picture = EditingModel(pipe).fit(open_picture(image), resize=resize)
-    started = time.perf_counter()
-    output = pipe(
+    image = read_image(settings["image"])
+    pipe = open_pipeline(settings["model"], where)
+    picture = EditingModel(pipe).fit(image, resize=where.resize)
+    groups, aspects = pipe.find_groups(
         picture,
-        source_prompt=request.source,
-        edits=request.edits,
-        mode=method.mode,
-        steps=method.steps,
-        settings=method.sampling(),
+        source_prompt=settings["source"],
+        edits=edits,
         grouping=grouping.grouping(),
-        groups=request.groups,
-        masks={k: fitted_mask(mask, picture.size) for k, mask in request.masks.items()},
-        latents=latents,
         seed=seed,
     )
-    return EditedImage(picture, output, time.perf_counter() - started)
-
-
-def fitted_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return a mask of an image for the image at another size, by its nearest pixels.
-
-    Args:
-        mask: bool, (H, W).
-        size: width and height.
-    """
-    image = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(image.resize(size, Image.Resampling.NEAREST)) > 127
-
-
-def given_groups(groups: Sequence[GivenGroup], edits: Sequence[Edit]) -> tuple[AspectGroup, ...]:
-    """Return the groups of a file as the pipeline takes them.
-
-    Args:
-        groups: from `multi_edits.reading.read_groups`.
-        edits: that they hold.
-    """
-    return tuple(
-        AspectGroup(g.kind, g.edits, g.overlap, g.area, edits[g.edits[0]].strength)  # type: ignore[arg-type]
-        for g in groups
+    options = {**settings, "seed": seed, **asdict(grouping), **asdict(where)}
+    folder = prepare_out(settings["out"], options, overwrite=overwrite)
+    result = Result(
+        package=PACKAGE,
+        command="multi-edits-group",
+        title=f"{Path(settings['image']).name}: {_counted(len(edits), 'edit')} in "
+        f"{_counted(len(groups), 'group')}",
+        rows=edit_rows(edits, groups, len(groups)),
+        metrics={"edits": edits_to_json(edits), "groups": group_facts(groups)},
+        settings=options,
+        limits="Types and groups are guesses from the attention maps of a short pass.",
+        data_hash=hash_files([settings["image"]]),
+        device=describe_device(EditingModel(pipe).device),
+        files={"maps": str(folder / "maps")},
+        notes=[f"multi-edits-edit --groups {settings['out']} uses these groups"],
     )
-
-
-def edit_rows(
-    edits: Sequence[Edit], groups: Sequence[AspectGroup], branches: int
-) -> list[dict[str, Any]]:
-    """Return a table with one row for each edit; what has no branch was left out.
-
-    Args:
-        edits: in their order.
-        groups: one for each branch or run, or several for a single one.
-        branches: how many there are.
-    """
-    homes = {k: (min(n, branches), group) for n, group in enumerate(groups, 1) for k in group.edits}
-    rows = []
-    for k, edit in enumerate(edits):
-        number, group = homes.get(k, (None, None))
-        rows.append(
-            {
-                "nr": k + 1,
-                "edit": str(edit),
-                "strength": edit.strength,
-                "type": None if group is None else group.kind,
-                "branch": number,
-                "overlap": None if group is None else group.overlap,
-                "area": None if group is None else group.area or None,
-            }
-        )
-    return rows
-
-
-def group_facts(groups: Sequence[AspectGroup]) -> list[dict[str, Any]]:
-    """Return groups as plain values, edits numbered from 1, as `read_groups` takes them."""
-    return [
-        {
-            "kind": group.kind,
-            "edits": [k + 1 for k in group.edits],
-            "overlap": group.overlap,
-            "area": group.area,
-            "strength": group.strength,
-        }
-        for group in groups
-    ]
-
-
-def describe(done: EditedImage) -> dict[str, Any]:
-    """Return what result.json says of an edited image, as plain values."""
-    output = done.output
-    return {
-        "seconds": done.seconds,
-        "network_rows": output.rows,
-        "kept_branches": done.kept,
-        "prompts": list(output.prompts),
-        "edits": edits_to_json(output.edits),
-        "groups": group_facts(output.groups),
-    }
+    save_picture(folder / "source.png", picture)
+    save_maps(folder / "maps", aspects)
+    drawn = map_pictures(picture, picture, aspects, edits)
+    write_report(folder / "report.html", result, map_sections(drawn))
+    result.save(folder)
+    return result

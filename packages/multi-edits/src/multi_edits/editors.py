@@ -10,12 +10,11 @@ from typing import Any
 from PIL import Image
 
 from multi_edits.baselines import edit_with_img2img, edit_with_leditspp
-from multi_edits.batch_options import BaselineOptions, Method
 from multi_edits.benchmark import Record
-from multi_edits.editing import EditRequest, describe, edit_image
+from multi_edits.edited_image import EditRequest, describe, edit_image
 from multi_edits.edits import edits_to_json
-from multi_edits.options import GroupOptions, MethodOptions
-from multi_edits.saving import save_edit
+from multi_edits.options import BaselineOptions, GroupOptions, Method, MethodOptions
+from multi_edits.saved import save_edit
 
 
 @dataclass(frozen=True)
@@ -92,5 +91,10 @@ class Editor:
 
 
 def fit_size(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return an image at another size, smoothly; itself if it has that size."""
+    """Return an image at another size, smoothly; itself if it has that size.
+
+    Args:
+        image: any mode.
+        size: width and height.
+    """
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)

@@ -27,7 +27,7 @@ from PIL import Image
 from multi_edits.benchmark import Benchmark, Record
 from multi_edits.edited_sets import EditedSet, find_edited
 from multi_edits.editors import fit_size
-from multi_edits.eval_tables import Measured, Tables, known_columns
+from multi_edits.evaluation import Measured, Tables, known_columns
 from multi_edits.gallery import Entry, Gallery, show_pair
 from multi_edits.metrics import MetricModels, load_models, measure_edit
 from multi_edits.opening import compute_device
@@ -155,8 +155,9 @@ def evaluate_edits(
         rows=tables.overall(),
         metrics={
             "records": len(common),
+            "left_out": len(records) - len(common),
             "defects": len(defects),
-            **{part.label: tables.means(part.label) for part in measured},
+            "edited": {part.label: tables.means(part.label) for part in measured},
             "unavailable": models.unavailable,
         },
         settings=settings,
@@ -262,11 +263,11 @@ def _pictures(record: Record, sets: Sequence[EditedSet]) -> Any:
 def _write(
     folder: Path, result: Result, defects: Sequence[Defect], tables: Tables, gallery: Gallery
 ) -> None:
-    write_csv(folder / "measurements.csv", tables.all_rows())
+    write_csv(folder / "items.csv", tables.all_rows())
     write_csv(folder / "summary.csv", tables.summaries())
     write_defects(folder, defects)
     result.files |= {
-        "measurements": str(folder / "measurements.csv"),
+        "items": str(folder / "items.csv"),
         "summary": str(folder / "summary.csv"),
         **({"defects": str(folder / DEFECTS)} if defects else {}),
     }

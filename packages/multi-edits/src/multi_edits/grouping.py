@@ -19,6 +19,25 @@ THRESHOLDS = tuple(range(90, 110))  # for overlaps
 
 
 @dataclass(frozen=True)
+class GroupingSettings:
+    """How edits are typed and grouped.
+
+    Attributes:
+        steps: of the short pass that collects attention maps; paper: at most 5.
+        theta: least overlap of old and new map of a rigid edit, in [0, 1]; paper: 0.9.
+        beta: least covered share of the image of a global edit, in [0, 1]; paper: 0.8.
+        group_threshold: least overlap of two edits of one branch, in [0, 1]; paper: 0.9.
+        order: which kind comes first.
+    """
+
+    steps: int = 5
+    theta: float = 0.9
+    beta: float = 0.8
+    group_threshold: float = 0.9
+    order: Order = "rigid-first"
+
+
+@dataclass(frozen=True)
 class Aspect:
     """An object with the edits of its attributes, or a single edit, and where it is seen.
 

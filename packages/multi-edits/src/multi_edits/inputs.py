@@ -20,7 +20,14 @@ ImageLike = Image.Image | np.ndarray | str | Path
 
 
 def open_picture(image: ImageLike) -> Image.Image:
-    """Return an image in RGB."""
+    """Return an image in RGB.
+
+    Args:
+        image: PIL image of any mode, uint8 array (H, W, 3), or file.
+
+    Raises:
+        DataError: another array, or a file that is no readable image.
+    """
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, np.ndarray):
@@ -35,7 +42,17 @@ def open_picture(image: ImageLike) -> Image.Image:
 def latent_regions(
     masks: Mapping[int, np.ndarray | Tensor], count: int, image: Image.Image, latents: Tensor
 ) -> dict[int, Tensor]:
-    """Return the masks at the size of the latents."""
+    """Return the masks at the size of the latents.
+
+    Args:
+        masks: index of an edit -> where it may change the image, (H, W) of the image.
+        count: number of edits.
+        image: that is edited.
+        latents: of the image, (1, C, h, w).
+
+    Raises:
+        DataError: there is no such edit, or a mask has another shape.
+    """
     regions = {}
     for edit, given in masks.items():
         mask = torch.as_tensor(given)
@@ -53,7 +70,16 @@ def latent_regions(
 def check_held(
     name: str, parts: Sequence[AspectGroup] | Sequence[Aspect], edits: Sequence[Edit]
 ) -> None:
-    """Raise unless every edit that counts is in exactly one of the parts."""
+    """Raise unless every edit that counts is in exactly one of the parts.
+
+    Args:
+        name: of the parts, for the message.
+        parts: groups or aspects.
+        edits: all of them; one of strength 0 does not count.
+
+    Raises:
+        ValueError: one is in none or in several.
+    """
     held = sorted(edit for part in parts for edit in part.edits)
     wanted = [k for k, edit in enumerate(edits) if edit.strength > 0]
     if held != wanted:

@@ -15,7 +15,7 @@ from multi_edits.pipeline import MultiEditsPipeline
 
 log = logging.getLogger("papercommons")
 
-_PRECISIONS = {
+_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -29,21 +29,26 @@ def compute_device(options: ModelOptions) -> torch.device:
         ValueError: it is not there, or cannot do what is asked.
     """
     cuda = torch.cuda.is_available()
-    if options.accelerator in ("gpu", "cuda") and not cuda:
-        raise ValueError(f"--accelerator {options.accelerator}: no CUDA device is there; take cpu")
+    if options.accelerator == "gpu" and not cuda:
+        raise ValueError("--accelerator gpu: no CUDA device is there; take cpu")
     device = torch.device("cuda" if cuda and options.accelerator != "cpu" else "cpu")
-    if device.type == "cpu" and options.precision == "float16":
-        raise ValueError("--precision float16 needs a GPU; take float32 on the CPU")
+    if device.type == "cpu" and options.dtype == "float16":
+        raise ValueError("--dtype float16 needs a GPU; take float32 on the CPU")
     if device.type == "cpu" and options.offload:
         raise ValueError("--offload is for a GPU, and none is there")
     return device
 
 
 def weights_dtype(options: ModelOptions, device: torch.device) -> torch.dtype:
-    """Return the number format of the weights."""
-    if options.precision == "auto":
+    """Return the number format of the weights.
+
+    Args:
+        options: of the command.
+        device: where the model runs.
+    """
+    if options.dtype == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    return _PRECISIONS[options.precision]
+    return _DTYPES[options.dtype]
 
 
 def open_pipeline(model: str, options: ModelOptions) -> MultiEditsPipeline:

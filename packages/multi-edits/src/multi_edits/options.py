@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Literal
 from papercommons.checks import check_at_least, check_fraction
 from papercommons.errors import DataError, nearest
 
+from multi_edits.baselines import Img2ImgSettings, LeditsSettings, Masks
+
 if TYPE_CHECKING:
     from multi_edits.branches import SamplingSettings
-    from multi_edits.pipeline import GroupingSettings
+    from multi_edits.grouping import GroupingSettings
 
 PACKAGE = "multi-edits"
+Method = Literal["multi-edits", "ledits++", "img2img"]
+Save = Literal["edited", "all"]
 Mode = Literal["per-word", "parallel", "single", "sequential"]
 MOST_SCENE_EDITS = 8
+BASELINE_STEPS = {"ledits++": 30, "img2img": 50}
 SCENE_KINDS = {
     "simple": ("color", "shape", "background"),
     "crowded": ("color", "shape", "texture", "background", "add", "delete"),
@@ -28,22 +33,22 @@ class ModelOptions:
     """The model, and where it runs.
 
     Attributes:
-        accelerator: auto, cpu, gpu or cuda.
-        precision: of the weights; auto is float16 on CUDA, else float32.
+        accelerator: auto, cpu or gpu.
+        dtype: of the weights; auto is float16 on CUDA, else float32.
         variant: which of several sets of files of the model, for example fp16.
         offload: keep in the GPU's memory only the network that is at work (needs accelerate).
         resize: fit the image's sides to the model, instead of refusing those that do not.
     """
 
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     variant: str | None = None
     offload: bool = False
     resize: bool = False
 
     def __post_init__(self) -> None:
-        if self.accelerator == "cpu" and self.precision == "float16":
-            raise ValueError("--precision float16 needs a GPU; take float32 on the CPU")
+        if self.accelerator == "cpu" and self.dtype == "float16":
+            raise ValueError("--dtype float16 needs a GPU; take float32 on the CPU")
         if self.accelerator == "cpu" and self.offload:
             raise ValueError("--offload is for a GPU, and --accelerator is cpu")
 
@@ -61,8 +66,8 @@ class MethodOptions:
         source_guidance: of the source.
         cross_ratio: share of the steps with cross-attention control.
         self_ratio: share of the steps with self-attention control.
-        thresh_edit: attention, as a share of its peak, above which a pixel counts as edited; lower
-            for larger regions.
+        edit_threshold: attention, as a share of its peak, above which a pixel counts as edited;
+            lower for larger regions.
         chain_start: share of the steps after which a branch follows the one before it and no longer
             the source.
         gather_masks: a branch may also change what those before it did.
@@ -77,7 +82,7 @@ class MethodOptions:
     source_guidance: float = 1.0
     cross_ratio: float = 0.7
     self_ratio: float = 0.7
-    thresh_edit: float = 0.5
+    edit_threshold: float = 0.5
     chain_start: float = 7 / 15
     gather_masks: bool = True
     layout: bool | None = None
@@ -88,7 +93,7 @@ class MethodOptions:
         check_at_least(2, steps=self.steps)
         check_at_least(0, map_level=self.map_level)
         check_fraction("[0, 1]", cross_ratio=self.cross_ratio, self_ratio=self.self_ratio)
-        check_fraction("[0, 1]", thresh_edit=self.thresh_edit, chain_start=self.chain_start)
+        check_fraction("[0, 1]", edit_threshold=self.edit_threshold, chain_start=self.chain_start)
         for name, value in (("", self.guidance), ("source-", self.source_guidance)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"--{name}guidance must be a number >= 0, got {value}")
@@ -106,7 +111,7 @@ class MethodOptions:
             source_guidance=self.source_guidance,
             cross_ratio=self.cross_ratio,
             self_ratio=self.self_ratio,
-            thresh_edit=self.thresh_edit,
+            edit_threshold=self.edit_threshold,
             chain_start=self.chain_start,
             gather_masks=self.gather_masks,
             layout=self.layout,
@@ -142,11 +147,102 @@ class GroupOptions:
 
     def grouping(self) -> GroupingSettings:
         """Return the settings of the grouping."""
-        from multi_edits.pipeline import GroupingSettings
+        from multi_edits.grouping import GroupingSettings
 
         return GroupingSettings(
             self.group_steps, self.theta, self.beta, self.group_threshold, self.order
         )
+
+
+@dataclass(frozen=True)
+class BaselineOptions:
+    """LEDITS++ and image-to-image, with --method; the defaults are diffusers'.
+
+    Attributes:
+        baseline_steps: of the baseline; 30 for ledits++ and 50 for img2img if not given.
+        ledits_guidance: of each edit.
+        ledits_threshold: share of the image that an edit leaves as it is.
+        ledits_warmup: first steps that are not guided.
+        ledits_skip: share of the noisiest steps that are left out.
+        ledits_masks: from cross-attention, from the predicted noise, or where both agree.
+        ledits_drop_old: push away from the replaced phrase too.
+        img2img_strength: share of the steps that are run.
+        img2img_guidance: classifier-free.
+    """
+
+    baseline_steps: int | None = None
+    ledits_guidance: float = 5.0
+    ledits_threshold: float = 0.9
+    ledits_warmup: int = 0
+    ledits_skip: float = 0.15
+    ledits_masks: Masks = "both"
+    ledits_drop_old: bool = False
+    img2img_strength: float = 0.8
+    img2img_guidance: float = 7.5
+
+    def __post_init__(self) -> None:
+        check_at_least(2, baseline_steps=self.baseline_steps)
+        for prefix, make in (("ledits", self.ledits), ("img2img", self.img2img)):
+            try:
+                make()
+            except ValueError as error:  # it begins with the setting's name
+                raise ValueError(f"--{prefix}-{error}") from None
+
+    def ledits(self) -> LeditsSettings:
+        """Return the settings of LEDITS++."""
+        return LeditsSettings(
+            self.ledits_guidance,
+            self.ledits_threshold,
+            self.ledits_warmup,
+            self.ledits_skip,
+            self.ledits_masks,
+            self.ledits_drop_old,
+        )
+
+    def img2img(self) -> Img2ImgSettings:
+        """Return the settings of image-to-image."""
+        return Img2ImgSettings(self.img2img_strength, self.img2img_guidance)
+
+    def steps(self, method: Method) -> int:
+        """Return the steps of a baseline."""
+        return self.baseline_steps or BASELINE_STEPS[method]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which records.
+
+    Attributes:
+        categories: only these, e.g. 1_change_object_80,2_add_object_80.
+        limit: only the first ones.
+    """
+
+    categories: list[str] | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(1, limit=self.limit)
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """The measures.
+
+    Attributes:
+        clip: CLIP network: a folder or hub id of transformers, or open_clip:NAME=WEIGHTS; the
+            published tables have openai/clip-vit-large-patch14.
+        dino: folder or hub id of a vision transformer, for the structure distance; the published
+            tables have facebook/dino-vitb8.
+        lpips: weights file of torchvision's SqueezeNet 1.1, or torchvision (downloads them).
+        dino_range: what DINO sees: right numbers, or 0..255 as in PIE-Bench's code.
+        border: count a mask's outermost pixels as edited, as in PIE-Bench's code.
+    """
+
+    clip: str | None = None
+    dino: str | None = None
+    lpips: str | None = None
+    dino_range: Literal["0..1", "0..255"] = "0..1"
+    border: bool = True
 
 
 @dataclass(frozen=True)

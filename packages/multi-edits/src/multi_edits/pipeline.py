@@ -14,36 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from multi_edits.branches import SamplingSettings
-from multi_edits.edits import Edit, apply_edits, derive_edits, locate_edits
-from multi_edits.grouping import Aspect, AspectGroup, Order, group_aspects, one_group
+from multi_edits.editing_run import EditingRun
+from multi_edits.edits import Edit, derive_edits, locate_edits
+from multi_edits.grouping import Aspect, AspectGroup, GroupingSettings, one_group
 from multi_edits.inputs import ImageLike, check_held, latent_regions, open_picture
 from multi_edits.loading import check_parts, load_parts
 from multi_edits.model import EditingModel
 from multi_edits.options import Mode
-from multi_edits.per_word import edit_regions, plan_per_word
-from multi_edits.planning import BranchPlan, find_aspects, plan_branches
 from multi_edits.words import strip_brackets
 
 MODES: tuple[Mode, ...] = get_args(Mode)
-
-
-@dataclass(frozen=True)
-class GroupingSettings:
-    """How edits are typed and grouped.
-
-    Attributes:
-        steps: of the short pass that collects attention maps; paper: at most 5.
-        theta: least overlap of old and new map of a rigid edit, in [0, 1]; paper: 0.9.
-        beta: least covered share of the image of a global edit, in [0, 1]; paper: 0.8.
-        group_threshold: least overlap of two edits of one branch, in [0, 1]; paper: 0.9.
-        order: which kind comes first.
-    """
-
-    steps: int = 5
-    theta: float = 0.9
-    beta: float = 0.8
-    group_threshold: float = 0.9
-    order: Order = "rigid-first"
 
 
 @dataclass(frozen=True)
@@ -192,7 +172,7 @@ class MultiEditsPipeline(DiffusionPipeline):
         settings = settings or SamplingSettings()
         if mode == "per-word" and settings.compat == "reference":
             raise ValueError("compat reference is of several branches; take mode parallel")
-        run = _Run(EditingModel(self), settings, grouping or GroupingSettings(), seed)
+        run = EditingRun(EditingModel(self), settings, grouping or GroupingSettings(), seed)
         timesteps = run.model.timesteps(steps)
         picture = run.model.fit(open_picture(image), resize=resize)
         source = strip_brackets(source_prompt)
@@ -262,131 +242,8 @@ class MultiEditsPipeline(DiffusionPipeline):
         Raises:
             DataError: a prompt, an edit or the image does not fit.
         """
-        run = _Run(
-            EditingModel(self), settings or SamplingSettings(), grouping or GroupingSettings(), seed
-        )
+        settings, grouping = settings or SamplingSettings(), grouping or GroupingSettings()
+        run = EditingRun(EditingModel(self), settings, grouping, seed)
         source = strip_brackets(source_prompt)
         latents = run.model.encode(run.model.fit(open_picture(image), resize=resize))
         return run.group(latents, source, locate_edits(source, edits))
-
-
-_Outcome = tuple[tuple[str, ...], list[Image.Image], Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One call of the pipeline: its networks and settings."""
-
-    model: EditingModel
-    settings: SamplingSettings
-    grouping: GroupingSettings
-    seed: int
-
-    def group(
-        self, latents: Tensor, source: str, edits: Sequence[Edit]
-    ) -> tuple[list[AspectGroup], tuple[Aspect, ...]]:
-        """Sample source and target for a few steps, and type the edits by their maps."""
-        wanted = tuple(k for k, edit in enumerate(edits) if edit.strength > 0)
-        plan = self.plan(source, edits, [AspectGroup("rigid", wanted)], {})
-        samples = self.model.sample(
-            latents,
-            plan.prompts,
-            [replace(plan.branches[0], kind="global", sharing=None)],
-            self.model.timesteps(self.grouping.steps),
-            replace(self.settings, compat="paper", layout=False),
-            self.seed,
-            keep_maps=True,
-        )
-        assert samples.maps is not None
-        aspects = find_aspects(
-            source,
-            edits,
-            samples.maps,
-            tokenizer=self.model.pipe.tokenizer,
-            map_size=self.model.map_size(latents, self.settings),
-        )
-        groups = group_aspects(
-            aspects,
-            theta=self.grouping.theta,
-            beta=self.grouping.beta,
-            group_threshold=self.grouping.group_threshold,
-            order=self.grouping.order,
-        )
-        return groups, tuple(aspects)
-
-    def regions(self, latents: Tensor, aspects: Sequence[Aspect]) -> dict[int, Tensor]:
-        """Return where each edit is seen."""
-        return edit_regions(
-            aspects, self.settings.thresh_edit, (latents.shape[-2], latents.shape[-1])
-        )
-
-    def together(self, latents: Tensor, plan: BranchPlan, timesteps: Sequence[int]) -> _Outcome:
-        """Run all branches at once."""
-        samples = self.model.sample(
-            latents, plan.prompts, plan.branches, timesteps, self.settings, self.seed
-        )
-        return plan.prompts, self.model.decode(samples.x0), samples.masks, samples.x0
-
-    def one_by_one(
-        self,
-        latents: Tensor,
-        source: str,
-        edits: Sequence[Edit],
-        groups: Sequence[AspectGroup],
-        timesteps: Sequence[int],
-        regions: Mapping[int, Tensor],
-    ) -> _Outcome:
-        """Make one edit after another, each on the 8-bit image that the one before gave."""
-        prompts, images = [source], list[Image.Image]()
-        masks, made = list[Tensor](), list[Tensor]()
-        for n, group in enumerate(groups):
-            (index,) = group.edits
-            state = apply_edits(source, edits, [g.edits[0] for g in groups[:n]])
-            edit = replace(edits[index], position=state.places[index][0])
-            region = {0: regions[index]} if index in regions else {}
-            start = self.model.encode(images[-1]) if images else latents
-            alone = [replace(group, edits=(0,))]
-            plan = self.plan(state.text, [edit], alone, region)
-            after, result, mask, x0 = replace(self, seed=self.seed + n).together(
-                start, plan, timesteps
-            )
-            prompts.append(after[-1])
-            images += result
-            masks.append(mask[0])
-            made.append(x0)
-        return tuple(prompts), images, torch.stack(masks), torch.cat(made)
-
-    def plan(
-        self,
-        source: str,
-        edits: Sequence[Edit],
-        groups: Sequence[AspectGroup],
-        regions: Mapping[int, Tensor],
-    ) -> BranchPlan:
-        """Return one branch for each group."""
-        return plan_branches(
-            source,
-            edits,
-            groups,
-            tokenizer=self.model.pipe.tokenizer,
-            encode=lambda prompts: self.model.prompts(prompts).states,
-            masks=regions,
-            compat=self.settings.compat,
-        )
-
-    def plan_per_word(
-        self,
-        source: str,
-        edits: Sequence[Edit],
-        groups: Sequence[AspectGroup],
-        regions: Mapping[int, Tensor],
-    ) -> BranchPlan:
-        """Return one branch for all groups."""
-        return plan_per_word(
-            source,
-            edits,
-            groups,
-            regions,
-            tokenizer=self.model.pipe.tokenizer,
-            encode=lambda prompts: self.model.prompts(prompts).states,
-        )

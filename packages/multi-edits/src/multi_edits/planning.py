@@ -143,7 +143,12 @@ def unit_edits(edits: Sequence[Edit]) -> list[tuple[int, ...]]:
 
 
 def all_made(source: str, edits: Sequence[Edit]) -> EditedPrompt:
-    """Return the prompt with all edits made but those of strength 0."""
+    """Return the prompt with all edits made but those of strength 0.
+
+    Args:
+        source: prompt of the image.
+        edits: from `multi_edits.edits.locate_edits`.
+    """
     return apply_edits(source, edits, [k for k, edit in enumerate(edits) if edit.strength > 0])
 
 

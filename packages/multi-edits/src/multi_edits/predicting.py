@@ -24,16 +24,15 @@ from papercommons.files import (
 )
 from papercommons.report import Result, describe_device, write_report
 
-from multi_edits.batch_options import Save
 from multi_edits.benchmark import EDIT_TYPES, Benchmark, Record
+from multi_edits.edited_image import LIMITS
 from multi_edits.edited_sets import LIST
-from multi_edits.editing import LIMITS
 from multi_edits.editors import Editor
 from multi_edits.gallery import Entry, Gallery, show_pair
 from multi_edits.metrics import measure_edit
 from multi_edits.opening import open_pipeline
-from multi_edits.options import PACKAGE, ModelOptions
-from multi_edits.saving import save_picture
+from multi_edits.options import PACKAGE, ModelOptions, Save
+from multi_edits.saved import save_picture
 
 log = logging.getLogger("papercommons")
 

@@ -140,6 +140,10 @@ def wanted_edits(
 def assignments(given: Sequence[str], option: str) -> list[tuple[str, str]]:
     """Return the two sides of each ``EDIT=VALUE``.
 
+    Args:
+        given: as written on the command line.
+        option: named in errors, e.g. ``--mask``.
+
     Raises:
         ValueError: one is not of this form.
     """
@@ -154,6 +158,10 @@ def assignments(given: Sequence[str], option: str) -> list[tuple[str, str]]:
 
 def find_edit(edits: Sequence[Edit], word: str) -> int:
     """Return the index of the edit that is meant by its number from 1, or by one of its phrases.
+
+    Args:
+        edits: all of them.
+        word: a number, an old phrase or a new one.
 
     Raises:
         DataError: there is none, or more than one.

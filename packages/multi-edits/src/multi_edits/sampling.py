@@ -136,7 +136,7 @@ def sample_branches(
         if on_step is not None:
             on_step(StepState(step, source, targets, target_x0, layouts, layout_x0))
         if step > 0:
-            threshold = edit_threshold(here, settings.thresh_edit)
+            threshold = edit_threshold(here, settings.edit_threshold)
             masks, keep, restore = loop.masks(threshold, last=step + 1 == steps)
             blend = loop.blend_latents
             targets = blend(targets, source, layouts, masks, keep, restore)
@@ -297,7 +297,7 @@ class _Loop:
         return (
             seen(layout, self.edit[n]) > threshold,
             seen(before, keep) > self.settings.thresh_keep,
-            seen(layout, both) > self.settings.thresh_edit,
+            seen(layout, both) > self.settings.edit_threshold,
         )
 
     def blend_latents(

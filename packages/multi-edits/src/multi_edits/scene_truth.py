@@ -1,6 +1,6 @@
 """What edited scenes really show: read without a model, and against the exact edited pictures.
 
-For benchmarks of `multi_edits.scene_sets`, which know what is true.
+For benchmarks of `multi_edits.synthesizing`, which know what is true.
 """
 
 from __future__ import annotations

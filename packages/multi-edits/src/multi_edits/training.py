@@ -8,6 +8,7 @@ from papercommons.text_to_image.command import train_on_scenes
 from papercommons.text_to_image.options import SceneModelOptions
 
 from multi_edits.lightning import MultiEditsModule
+from multi_edits.options import PACKAGE
 
 
 def train_model(out: str, options: SceneModelOptions, run: RunOptions) -> Result:
@@ -23,5 +24,5 @@ def train_model(out: str, options: SceneModelOptions, run: RunOptions) -> Result
         ValueError: options that do not go together.
     """
     return train_on_scenes(
-        MultiEditsModule, out, options, run, package="multi-edits", command="multi-edits-train"
+        MultiEditsModule, out, options, run, package=PACKAGE, command="multi-edits-train"
     )

@@ -135,6 +135,10 @@ def as_record(edited: EditedScene, name: str, size: int) -> dict[str, Any]:
 def bracketed(source: str, edits: Sequence[Edit]) -> str:
     """Return the target prompt with brackets around all that is new.
 
+    Args:
+        source: prompt of the scene.
+        edits: at their places in it.
+
     Example:
         >>> bracketed("a cat on a chair", [Edit("cat", "red dog", 1), Edit("", "old", 4)])
         'a [red dog] on a [old] chair'

@@ -8,7 +8,7 @@ from papercommons.pictures import heat, outline, strip
 from papercommons.report import Section
 from PIL import Image
 
-from multi_edits.editing import EditedImage
+from multi_edits.edited_image import EditedImage
 from multi_edits.edits import Edit
 from multi_edits.grouping import Aspect, AspectGroup
 from multi_edits.pipeline import MultiEditsOutput

@@ -9,7 +9,7 @@ import pytest
 from multi_edits.benchmark import open_benchmark
 from multi_edits.edits import Edit, apply_edits, locate_edits
 from multi_edits.scene_edits import scene_edits
-from multi_edits.scene_sets import bracketed
+from multi_edits.synthesizing import bracketed
 from papercommons.data.scene_reading import read_scene
 from papercommons.data.scenes import (
     CROWDED,

@@ -11,9 +11,9 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 
-from multi_edits.drawing import branch_labels
 from multi_edits.edits import Edit
 from multi_edits.grouping import AspectGroup
+from multi_edits.pictures import branch_labels
 from papercommons.pictures import YELLOW, enlarge, heat, outline, shrink, strip
 
 

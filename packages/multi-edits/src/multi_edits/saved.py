@@ -11,7 +11,7 @@ from papercommons.files import atomic_path
 from PIL import Image
 
 from multi_edits.earlier import LATENTS, picture_path
-from multi_edits.editing import EditedImage
+from multi_edits.edited_image import EditedImage
 from multi_edits.grouping import Aspect
 
 
