@@ -16,7 +16,6 @@ from statistics import fmean
 
 import pytest
 import torch
-from d_tiil.locating import Run
 from d_tiil.maps import even_timesteps, sigmas_of
 from d_tiil.masks import scale_map, to_bytes
 from d_tiil.measures import iou
@@ -24,6 +23,7 @@ from d_tiil.model import DiffusionModel
 from d_tiil.phrases import content_words, neutralised
 from d_tiil.scene_pairs import ScenePairOptions, draw_scene_pairs
 from d_tiil.settings import TINY
+from d_tiil.steps import Run
 from papercommons.testing.timing import compare_speed, peak_memory
 from torch.nn import functional as F
 

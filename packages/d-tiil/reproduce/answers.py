@@ -10,14 +10,14 @@ import torch
 from d_tiil import ClipModel, DTIILPipeline, DTIILResult, Phrase
 from d_tiil.baselines import clip_baseline, full_baseline, random_baseline
 from d_tiil.clip_patches import ClipPatches
-from d_tiil.finders import attention_finder, empty_finder
 from d_tiil.findings import Finding, as_bytes
-from d_tiil.locating import Run
+from d_tiil.methods import attention_finder, empty_finder
 from d_tiil.model import DiffusionModel
 from d_tiil.phrases import content_words
 from d_tiil.records import Record
 from d_tiil.regions import bounding_box, largest_region
 from d_tiil.settings import TINY
+from d_tiil.steps import Run
 from PIL import Image
 from torch import Tensor
 

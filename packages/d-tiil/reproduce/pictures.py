@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from answers import SEED, SETTINGS
 from d_tiil import DTIILPipeline, Record
-from d_tiil.finders import empty_finder
 from d_tiil.measures import iou
+from d_tiil.methods import empty_finder
 from papercommons.files import atomic_path
 from papercommons.report import image_grid_png
 from PIL import Image

@@ -27,8 +27,8 @@ from answers import (
 )
 from d_tiil.calibration import Calibration, fit
 from d_tiil.evaluating import map_threshold
+from d_tiil.evaluation import Judgement
 from d_tiil.findings import Finding
-from d_tiil.judgement import Judgement
 from d_tiil.measures import Measured, is_control, measure_pair
 from d_tiil.records import Record
 from d_tiil.set_measures import fit_threshold

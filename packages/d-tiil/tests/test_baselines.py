@@ -9,7 +9,7 @@ import pytest
 import torch
 from d_tiil.baselines import clip_baseline, full_baseline, random_baseline
 from d_tiil.clip import ClipModel
-from d_tiil.judgement import Judgement
+from d_tiil.evaluation import Judgement
 from d_tiil.measures import judge_all
 from d_tiil.records import Record
 from d_tiil.scene_pairs import ScenePairOptions, draw_scene_pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 
@@ -83,7 +84,10 @@ def test_measures_of_known_findings(call, pairs, findings, tmp_path):
     assert rows["full mask"]["IoU"] == pytest.approx(whole)
     assert rows["full mask"]["detection AUC"] == 0.5
     assert set(result["metrics"]["methods"]["mine"]["groups"]) >= {"color", "background"}
-    assert len((out / "measurements.csv").read_text().splitlines()) == 1 + 3 * 12
+    assert len((out / "items.csv").read_text().splitlines()) == 1 + 3 * 12
+    with (out / "items.csv").open(newline="") as file:
+        items = [row for row in csv.DictReader(file) if row["method"] == "mine"]
+    assert sum(row["label"] == row["prediction"] for row in items) == 11
     page = (out / "report.html").read_text()
     assert "Kind: color" in page
     assert page.count("data:image/png;base64") == 6
@@ -217,10 +221,13 @@ def test_pairs_without_findings(call, pairs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--count", -1), "count and calibration must be >= 0"),
+        (("--count", -1), "--count must be >= 0, got -1"),
+        (("--count", 0, "--calibration", 0), "--count must be > 0 where calibration is 0"),
+        (("--noise", 0), "--noise must be > 0"),
+        (("--kinds", "colour"), "--kinds must be of"),
         (("--kinds", "colour"), "did you mean color?"),
-        (("--kinds", "texture"), "take crowded ones"),
-        (("--scenes", "simple", "--held-out"), "take crowded ones"),
+        (("--kinds", "texture"), "--kinds texture: simple scenes have one texture"),
+        (("--scenes", "simple", "--held-out"), "--held-out needs crowded scenes"),
     ],
 )
 def test_pairs_that_cannot_be_made(call, tmp_path, capsys, arguments, message):

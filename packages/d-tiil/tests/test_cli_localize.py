@@ -174,7 +174,7 @@ def test_the_score_alone(call, given, pipe, image, tmp_path, capsys):
         (("--guidance", -1), "--guidance: guidance must be a number >= 0"),
         (("--edit-guidance", -1), "--edit-guidance: guidance must be a number >= 0"),
         (("--edit-steps", 1001), "the model has 1000 timesteps"),
-        (("--precision", "float16"), "--precision float16 needs a GPU"),
+        (("--dtype", "float16"), "--dtype float16 needs a GPU"),
         (("--seed", -1), "--seed must be in"),
     ],
 )
@@ -193,7 +193,9 @@ def test_bad_files(call, given, folder, image, tmp_path, capsys):
     (tmp_path / "in.png").write_bytes(b"\x89PNG no picture")
     model = ("--model", folder, "--caption", CAPTION, "--out", tmp_path / "out")
     assert call("localize", *model, "--image", tmp_path / "in.png") == 2
-    assert "in.png" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "in.png: not a readable image" in said
+    assert "--skip-bad" not in said
     Image.fromarray(image[:31]).save(tmp_path / "odd.png")
     assert call("localize", *model, "--image", tmp_path / "odd.png", "--no-resize") == 2
     assert "the model needs multiples of 2" in capsys.readouterr().err

@@ -111,10 +111,10 @@ def test_baselines_of_the_same_model(call, folder, pairs, tmp_path, method):
 
 
 def test_the_empty_caption_against_the_caption(pipe, image):
-    from d_tiil.finders import empty_finder
-    from d_tiil.locating import Run
+    from d_tiil.methods import empty_finder
     from d_tiil.model import DiffusionModel
     from d_tiil.records import Record
+    from d_tiil.steps import Run
 
     pipe.settings = replace(pipe.settings, threshold=0.5)
     record = Record("x", image, CAPTION)

@@ -9,7 +9,12 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-from d_tiil.demo import COLUMNS, answer
+from d_tiil.calibration import Calibration
+from d_tiil.demo import COLUMNS, DEPTHS, answer, usable_depths
+from d_tiil.opening import quantity_hashes
+from d_tiil.options import HelperOptions
+from d_tiil.settings import LocateSettings
+from papercommons.errors import DataError
 
 CAPTION = "a red circle left of a blue square on a black background"
 
@@ -42,6 +47,21 @@ def test_what_it_refuses(pipe, size, caption, seed, message):
     photo = None if size is None else np.zeros((size, size, 3), np.uint8)
     with pytest.raises(ValueError, match=message):
         answer(pipe, photo, caption, "first", seed)
+
+
+def test_only_depths_that_the_calibration_holds_for(folder):
+    method, helpers = LocateSettings(), HelperOptions(clip_model=str(folder))
+    first = quantity_hashes("abc", method, helpers, "first")
+
+    def usable(feature, weights="abc"):
+        made = Calibration(feature, 1.0, 0.0, 50.0, made_with=first[feature])
+        return usable_depths(made, weights, method, helpers)
+
+    assert usable_depths(None, "abc", method, helpers) == list(DEPTHS)
+    assert usable("gap") == list(DEPTHS)
+    assert usable("clip_region") == ["first step only"]
+    with pytest.raises(DataError, match="another model or other settings"):
+        usable("gap", weights="def")
 
 
 def test_the_command_names_its_extra_and_its_ports(call, folder, capsys, monkeypatch):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from d_tiil.evaluation import TITLES, Judgement, comparison, sections
 from d_tiil.findings import Finding, as_bytes, finding_of, to_size
-from d_tiil.judgement import TITLES, Judgement, comparison, sections
 from d_tiil.measures import iou, iou_curve, judge_all, measure_pair, precision_area
 from d_tiil.records import ArrayMask, Record
 from d_tiil.set_measures import detection, fit_threshold, token_scores, with_best
@@ -275,7 +275,6 @@ def test_methods_side_by_side(judged):
     assert rows[0]["IoU"] == rows[1]["IoU"] == 1
     parts = sections([first, second])
     assert [part.heading for part in parts] == [
-        "All pairs",
         "Kind: color",
         "Kind: shape",
         "All measures",

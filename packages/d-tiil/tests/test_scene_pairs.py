@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from d_tiil.layouts import open_pairs
-from d_tiil.scene_pair_sets import make_scene_pairs
 from d_tiil.scene_pairs import KINDS, PARTS, ScenePairOptions, draw_changes, draw_scene_pairs
+from d_tiil.synthesizing import make_scene_pairs
 from papercommons.data.scene_reading import read_scene
 from papercommons.data.scenes import CROWDED, SIMPLE
 from papercommons.errors import DataError
@@ -164,8 +164,8 @@ def test_a_set_on_disk_is_the_one_in_memory(tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"count": -1}, "count and calibration"),
-        ({"count": 0, "calibration": 0}, "count and calibration"),
+        ({"count": -1}, "count must be >= 0"),
+        ({"count": 0, "calibration": 0}, "count must be > 0"),
         ({"size": 8}, "size"),
         ({"noise": 0.0}, "noise"),
         ({"kinds": ("colour",)}, "did you mean color"),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from d_tiil.calibration import Calibration
     from d_tiil.clip import ClipModel
     from d_tiil.editing import inpaint
+    from d_tiil.evaluation import Judgement
     from d_tiil.findings import Finding
-    from d_tiil.judgement import Judgement
     from d_tiil.layouts import open_pairs
     from d_tiil.lightning import DTIILModule
     from d_tiil.maps import noise_difference_map
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from d_tiil.pipeline import DTIILPipeline
     from d_tiil.records import Record
     from d_tiil.result import DTIILResult
-    from d_tiil.scene_pair_sets import make_scene_pairs
     from d_tiil.scene_pairs import ScenePairOptions, draw_scene_pairs
     from d_tiil.scores import DenoisingGap, denoising_gap
     from d_tiil.settings import AlignmentSettings, EditSettings, LocateSettings, MapSettings
+    from d_tiil.synthesizing import make_scene_pairs
     from d_tiil.word_scores import WordScore
 
 __version__ = installed_version("d-tiil")
@@ -43,7 +43,7 @@ _HOME = {
     "DenoisingGap": "scores",
     "EditSettings": "settings",
     "Finding": "findings",
-    "Judgement": "judgement",
+    "Judgement": "evaluation",
     "LocateSettings": "settings",
     "MapSettings": "settings",
     "Phrase": "phrases",
@@ -56,7 +56,7 @@ _HOME = {
     "denoising_gap": "scores",
     "draw_scene_pairs": "scene_pairs",
     "inpaint": "editing",
-    "make_scene_pairs": "scene_pair_sets",
+    "make_scene_pairs": "synthesizing",
     "noise_difference_map": "maps",
     "open_pairs": "layouts",
 }

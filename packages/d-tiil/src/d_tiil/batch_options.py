@@ -28,7 +28,7 @@ class DataOptions:
         visual_news: of NewsCLIPpings: file data.json of Visual News.
         mask_key: of TIIL: key of the masks in its lists; looked for if not given.
         word_key: of TIIL: key of the inconsistent words.
-        split: only this one: train, val or test.
+        split: only this one: train, val or test; or all, also what is in no split.
         kinds: only these kinds of inconsistency, and the consistent pairs.
         limit: only the first pairs.
         check: paths: images must be there; headers: and have sizes that fit their masks; full: all
@@ -41,7 +41,7 @@ class DataOptions:
     visual_news: str | None = None
     mask_key: str | None = None
     word_key: str | None = None
-    split: str | None = None
+    split: Literal["train", "val", "test", "all"] = "all"
     kinds: list[str] | None = None
     limit: int | None = None
     check: Literal["paths", "headers", "full"] = "headers"
@@ -79,7 +79,7 @@ class DataOptions:
             DataError: no such split or kind, or no record is left.
         """
         wanted = split or self.split
-        records: Sequence[Record] = pairs.of_split(wanted) if wanted else pairs.records
+        records: Sequence[Record] = pairs.records if wanted == "all" else pairs.of_split(wanted)
         known = sorted({record.kind for record in records if record.kind})
         for kind in self.kinds or ():
             if kind not in known:
@@ -131,11 +131,21 @@ class PairSetOptions:
         for name in ("kinds", "parts"):
             if name in given:
                 given[name] = tuple(given[name])
-        return ScenePairOptions(**given)
+        try:
+            return ScenePairOptions(**given)
+        except ValueError as error:
+            name, _, rule = str(error).partition(" ")
+            raise ValueError(f"--{name.replace('_', '-')} {rule}") from None
 
 
 def check_method(method: Method, model: str | None, helpers: HelperOptions) -> None:
-    """Raise ValueError unless a method has the model that it needs."""
+    """Raise ValueError unless a method has the model that it needs.
+
+    Args:
+        method: as given.
+        model: the text-to-image model, or None.
+        helpers: models beside it.
+    """
     if method == "clip" and helpers.clip_model is None:
         raise ValueError("--method clip needs --clip-model")
     if method != "clip" and model is None:

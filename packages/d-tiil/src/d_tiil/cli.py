@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from papercommons.checks import check_at_least, check_fraction, check_port, check_seed
 from papercommons.cli import FloatRunOptions, program
@@ -35,7 +35,7 @@ def localize(
     caption: str,
     first_step_only: bool = False,
     words: list[str] | None = None,
-    out: str = "runs/d-tiil",
+    out: str = "runs/d-tiil-localize",
     seed: int = 0,
     overwrite: bool = False,
     how: LocateOptions = LocateOptions(),
@@ -69,7 +69,7 @@ def localize(
     helpers.check()
     method = how.resolve(model)
     check_scorer(method, helpers.clip_model, depth)
-    from d_tiil.locate_command import locate_pair
+    from d_tiil.localizing import locate_pair
 
     settings: dict[str, Any] = {"model": model, "image": image, "caption": caption, "out": out}
     settings |= {"first_step_only": first_step_only, "words": words}
@@ -109,7 +109,7 @@ def score(
     check_model(model)
     helpers.check()
     method = how.resolve(model)
-    from d_tiil.locate_command import locate_pair
+    from d_tiil.localizing import locate_pair
 
     settings = {"model": model, "image": image, "caption": caption, "out": out}
     return locate_pair(settings, method, None, "score", seed, overwrite, how, helpers, where)
@@ -117,7 +117,7 @@ def score(
 
 def train(
     *,
-    out: str = "runs/d-tiil-train",
+    out: str = "runs/d-tiil",
     options: SceneModelOptions = SceneModelOptions(),
     run: FloatRunOptions = FloatRunOptions(),
 ) -> Result:
@@ -140,7 +140,7 @@ def train(
 
 def make_pairs(
     *,
-    out: str = "runs/d-tiil-pairs",
+    out: str = "runs/d-tiil-make-pairs",
     seed: int = 0,
     overwrite: bool = False,
     options: PairSetOptions = PairSetOptions(),
@@ -157,7 +157,7 @@ def make_pairs(
     check_seed(seed)
     wanted = options.make()
     check_out(out, overwrite=overwrite)
-    from d_tiil.scene_pair_sets import make_scene_pairs
+    from d_tiil.synthesizing import make_scene_pairs
 
     return make_scene_pairs(out, wanted, seed=seed, overwrite=overwrite)
 
@@ -266,10 +266,10 @@ def evaluate(
     data: str,
     predicted: list[str],
     out: str | None = None,
-    threshold_split: str | None = None,
+    threshold_split: Literal["train", "val", "test"] | None = None,
     threshold: float = 0.3,
     trivial: bool = True,
-    bootstrap: int = 2000,
+    bootstrap: int = 1000,
     overwrite: bool = False,
     seed: int = 0,
     of: DataOptions = DataOptions(),
@@ -280,7 +280,7 @@ def evaluate(
         data: as for d-tiil-predict, with labels.
         predicted: --out folders of d-tiil-predict on this data, or folders with a findings.jsonl;
             several are compared on the pairs that all have; NAME=FOLDER names one.
-        out: new folder for measurements.csv, summary.csv, defects.csv, result.json and report.html;
+        out: new folder for items.csv, summary.csv, defects.csv, result.json and report.html;
             nothing is written if not given.
         threshold_split: another split, that the thresholds of scores, and of maps that come without
             a mask, are fitted on; without it no decisions are judged.
@@ -294,7 +294,7 @@ def evaluate(
     check_seed(seed)
     check_at_least(10, bootstrap=bootstrap)
     check_fraction("(0, 1)", threshold=threshold)
-    if threshold_split is not None and of.split in (None, threshold_split):
+    if threshold_split is not None and of.split in ("all", threshold_split):
         raise ValueError("--threshold-split must be another split than --split, and both be given")
     from d_tiil.finding_files import name_sets
 

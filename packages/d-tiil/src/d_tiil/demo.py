@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,21 @@ from papercommons.files import hash_model
 from papercommons.pictures import enlarge, heat, overlay
 from PIL import Image
 
-from d_tiil.drawing import marked
-from d_tiil.locate_command import check_made_with
+from d_tiil.calibration import Calibration
+from d_tiil.localizing import check_made_with, holds_for
 from d_tiil.opening import open_pipeline, quantity_hashes
 from d_tiil.options import (
+    PACKAGE,
     Depth,
     HelperOptions,
     LocateOptions,
     ModelOptions,
     check_caption,
 )
+from d_tiil.pair_report import LIMITS, verdict, word_rows
+from d_tiil.pictures import marked
 from d_tiil.pipeline import DTIILPipeline
-from d_tiil.reporting import LIMITS, verdict, word_rows
-from d_tiil.saving import map_levels
+from d_tiil.saved import map_levels
 from d_tiil.settings import LocateSettings
 
 MOST_PIXELS = 40_000_000
@@ -58,13 +61,33 @@ def serve(
     Raises:
         DataError: gradio is not installed, the port is taken, or the model cannot be used.
     """
-    check_gradio("d-tiil")
+    check_gradio(PACKAGE)
     pipe = open_pipeline(model, method, how, helpers, where)
-    made_with = quantity_hashes(hash_model(model), method, helpers, "full")
-    check_made_with(pipe.calibration, made_with, helpers)
+    depths = usable_depths(pipe.calibration, hash_model(model), method, helpers)
     import gradio
 
-    show_page(gradio, build_page(pipe, model), host, port)
+    show_page(gradio, build_page(pipe, model, depths), host, port)
+
+
+def usable_depths(
+    calibration: Calibration | None, weights: str, method: LocateSettings, helpers: HelperOptions
+) -> list[str]:
+    """Return the names of `DEPTHS` that a calibration holds for; all without one.
+
+    Args:
+        calibration: or None.
+        weights: hash of the model.
+        method: settings of the method.
+        helpers: models and files beside the model.
+
+    Raises:
+        DataError: the calibration holds for none: it is of another model or of other settings.
+    """
+    made_with = {k: quantity_hashes(weights, method, helpers, v) for k, v in DEPTHS.items()}
+    usable = [k for k, v in made_with.items() if calibration is None or holds_for(calibration, v)]
+    if not usable:
+        check_made_with(calibration, made_with["all four steps"], helpers)
+    return usable
 
 
 def answer(
@@ -105,12 +128,13 @@ def answer(
     return pictures, rows, "\n\n".join(text for text in said if text)
 
 
-def build_page(pipe: DTIILPipeline, model: str) -> Any:
+def build_page(pipe: DTIILPipeline, model: str, depths: Sequence[str] = tuple(DEPTHS)) -> Any:
     """Return the gradio page.
 
     Args:
         pipe: the model.
         model: its name, for the page.
+        depths: of `DEPTHS`, that can be chosen.
     """
     import gradio
 
@@ -135,7 +159,7 @@ def build_page(pipe: DTIILPipeline, model: str) -> Any:
             )
             with gradio.Column():
                 caption = gradio.Textbox(label="caption", lines=2)
-                depth = gradio.Radio(list(DEPTHS), value=next(iter(DEPTHS)), label="how far")
+                depth = gradio.Radio(list(depths), value=depths[0], label="how far")
                 seed = gradio.Number(value=0, precision=0, label="seed")
                 button = gradio.Button("Look", variant="primary")
         says = gradio.Textbox(label="answer", interactive=False)

@@ -13,12 +13,12 @@ from papercommons.pictures import outline, overlay
 from papercommons.report import Result, Section, write_report
 
 from d_tiil.baselines import full_baseline, random_baseline
-from d_tiil.drawing import marked, side_by_side
+from d_tiil.evaluation import Judgement, comparison, sections
 from d_tiil.finding_files import FINDINGS, FindingSet
 from d_tiil.findings import Finding, to_size
-from d_tiil.judgement import Judgement, comparison, sections
 from d_tiil.measures import Measured, judge_all
 from d_tiil.options import PACKAGE
+from d_tiil.pictures import marked, side_by_side
 from d_tiil.records import PairSet, Record
 from d_tiil.set_measures import fit_threshold, with_best
 from d_tiil.word_scores import WordScore
@@ -86,6 +86,7 @@ def evaluate_findings(
         rows=comparison(judgements),
         metrics={
             "pairs": len(judged),
+            "left_out": len({defect.record for defect in defects if defect.fatal}),
             "defects": len(defects),
             "methods": {judgement.method: judgement.numbers() for judgement in judgements},
         },
@@ -98,13 +99,10 @@ def evaluate_findings(
     if settings["out"] is None:
         return result
     folder = prepare_out(settings["out"], settings, overwrite=overwrite)
-    write_csv(
-        folder / "measurements.csv",
-        [{"method": j.method, **row} for j in judgements for row in j.rows],
-    )
+    write_csv(folder / "items.csv", [row for j in judgements for row in j.item_rows()])
     write_csv(folder / "summary.csv", [row for j in judgements for row in j.long_table()])
     write_defects(folder, defects)
-    names = ["measurements.csv", "summary.csv", *([DEFECTS] if defects else [])]
+    names = ["items.csv", "summary.csv", *([DEFECTS] if defects else [])]
     result.files |= {Path(name).stem: str(folder / name) for name in names}
     gallery = _gallery(judged, judgements[0], sets)
     write_report(folder / "report.html", result, [*sections(judgements), *gallery])
@@ -115,7 +113,11 @@ def evaluate_findings(
 def _common(
     sets: Sequence[FindingSet], records: Sequence[Record], defects: list[Defect], strict: bool
 ) -> list[Record]:
-    """Return the labelled records that all sets have, and note what is wrong with others."""
+    """Return the labelled records that all sets have, and note what is wrong with others.
+
+    Raises:
+        DataError: no record is left; or, with `strict`, a record is not as it should be.
+    """
     good = []
     for record in records:
         lacks = [defect for part in sets if (defect := part.lacks(record)) is not None]

@@ -144,7 +144,12 @@ class FindingSet:
 
 
 def write_findings(folder: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the list, whole or not at all, and return its path."""
+    """Write the list, whole or not at all, and return its path.
+
+    Args:
+        folder: of the findings.
+        lines: one for each pair, see the module.
+    """
     texts = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in lines)
     path = folder / FINDINGS
     write_text(path, "".join(f"{text}\n" for text in texts))

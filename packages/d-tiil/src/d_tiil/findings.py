@@ -88,7 +88,7 @@ def as_bytes(values: np.ndarray) -> np.ndarray:
     """Return a map in 255ths, rounded, uint8.
 
     Args:
-        values: uint8, or float in [0, 1].
+        values: uint8, or float in [0, 1], any shape.
 
     Raises:
         ValueError: other values.

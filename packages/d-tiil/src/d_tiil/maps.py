@@ -86,7 +86,12 @@ def noise_difference_map(
 
 
 def map_timesteps(settings: MapSettings, train_steps: int) -> Tensor:
-    """Return the timesteps of single maps, evenly from low to high, int64, (draws,)."""
+    """Return the timesteps of single maps, evenly from low to high, int64, (draws,).
+
+    Args:
+        settings: low and high as shares of T - 1, and draws.
+        train_steps: T.
+    """
     last = train_steps - 1
     return torch.linspace(settings.low * last, settings.high * last, settings.draws).round().long()
 
@@ -253,7 +258,12 @@ def multistep_weights(sigmas: Sequence[float], step: int, order: int) -> list[fl
 
 
 def channel_norm(difference: Tensor, norm: Norm) -> Tensor:
-    """Return the size of a difference at each place: (n, C, h, w) -> (n, h, w)."""
+    """Return the size of a difference at each place, float, (n, h, w).
+
+    Args:
+        difference: float, (n, C, h, w).
+        norm: euclidean, or the mean of absolute values.
+    """
     if norm == "euclidean":
         return difference.square().sum(1).sqrt()
     return difference.abs().mean(1)

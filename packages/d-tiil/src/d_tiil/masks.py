@@ -32,7 +32,11 @@ def scale_map(values: Tensor, *, clamp: float = 0.0) -> Tensor:
 
 
 def to_bytes(scaled: Tensor) -> Tensor:
-    """Return a map in [0, 1] as 255ths, cut off, uint8."""
+    """Return a map in [0, 1] as 255ths, cut off, uint8, of the same shape.
+
+    Args:
+        scaled: float in [0, 1], any shape.
+    """
     return (scaled * 255).to(torch.uint8)
 
 
@@ -71,6 +75,11 @@ def threshold_map(values: Tensor, threshold: float, *, blur: float = 1.0) -> Ten
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a mask, bool (h, w), at another size (height, width), by its nearest places."""
+    """Return a mask at another size, by its nearest places, bool, (H, W).
+
+    Args:
+        mask: bool, (h, w).
+        size: H, W.
+    """
     resized = F.interpolate(mask.float()[None, None], size=size, mode="nearest-exact")
     return resized[0, 0] > 0.5

@@ -130,7 +130,12 @@ def measure_pair(
 
 
 def iou(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Return intersection over union of two masks, bool, (H, W); 0 where both are empty."""
+    """Return intersection over union of two masks; 0 where both are empty.
+
+    Args:
+        mask: bool, (H, W).
+        truth: likewise.
+    """
     return int((mask & truth).sum()) / max(1, int((mask | truth).sum()))
 
 

@@ -134,6 +134,10 @@ def to_epsilon(
 def row_chunks(rows: int, most: int | None) -> Iterator[slice]:
     """Yield slices of at most `most` rows that cover all `rows`; one slice if `most` is None.
 
+    Args:
+        rows: how many there are.
+        most: in a slice.
+
     Raises:
         ValueError: most < 1.
     """

@@ -15,7 +15,7 @@ from d_tiil.options import Depth, HelperOptions, LocateOptions, ModelOptions
 from d_tiil.pipeline import DTIILPipeline
 from d_tiil.settings import LocateSettings
 
-_PRECISIONS = {
+_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -29,18 +29,23 @@ def compute_device(options: ModelOptions) -> torch.device:
         ValueError: it is not there, or cannot do what is asked.
     """
     cuda = torch.cuda.is_available()
-    if options.accelerator in ("gpu", "cuda") and not cuda:
-        raise ValueError(f"--accelerator {options.accelerator}: no CUDA device is there; take cpu")
+    if options.accelerator == "gpu" and not cuda:
+        raise ValueError("--accelerator gpu: no CUDA device is there; take cpu")
     device = torch.device("cuda" if cuda and options.accelerator != "cpu" else "cpu")
-    if device.type == "cpu" and options.precision == "float16":
-        raise ValueError("--precision float16 needs a GPU; take float32 on the CPU")
+    if device.type == "cpu" and options.dtype == "float16":
+        raise ValueError("--dtype float16 needs a GPU; take float32 on the CPU")
     return device
 
 
 def weights_dtype(options: ModelOptions, device: torch.device) -> torch.dtype:
-    """Return the number format of the weights."""
-    if options.precision != "auto":
-        return _PRECISIONS[options.precision]
+    """Return the number format of the weights.
+
+    Args:
+        options: as given.
+        device: where the model runs.
+    """
+    if options.dtype != "auto":
+        return _DTYPES[options.dtype]
     wide = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if wide else torch.float32
 

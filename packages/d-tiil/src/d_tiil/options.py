@@ -57,21 +57,21 @@ class ModelOptions:
     """Where the model runs.
 
     Attributes:
-        accelerator: auto, cpu, gpu or cuda.
-        precision: of the weights; auto is bfloat16 on CUDA, else float32.
+        accelerator: auto, cpu or gpu.
+        dtype: number format of the weights; auto is bfloat16 on a GPU that has it, else float32.
         variant: which of several sets of files of the model, for example fp16.
         resize: scale images to the model's size; masks have the images' own. Without it an image
             whose sides do not fit is refused.
     """
 
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     variant: str | None = None
     resize: bool = True
 
     def __post_init__(self) -> None:
-        if self.accelerator == "cpu" and self.precision == "float16":
-            raise ValueError("--precision float16 needs a GPU; take float32 on the CPU")
+        if self.accelerator == "cpu" and self.dtype == "float16":
+            raise ValueError("--dtype float16 needs a GPU; take float32 on the CPU")
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,13 @@ class LocateOptions:
 
 
 def check_scorer(settings: LocateSettings, clip_model: str | None, depth: Depth) -> None:
-    """Raise ValueError unless the scorer of words has what it needs."""
+    """Raise ValueError unless the scorer of words has what it needs.
+
+    Args:
+        settings: of the method.
+        clip_model: that is given, or None.
+        depth: how far the method goes.
+    """
     if settings.scorer != "clip" or depth == "score":
         return
     if clip_model is None:
@@ -231,12 +237,16 @@ def check_scorer(settings: LocateSettings, clip_model: str | None, depth: Depth)
 
 
 def check_image(image: str) -> None:
-    """Raise DataError unless an image is readable."""
+    """Raise DataError unless `image` is a picture that can be read."""
     from papercommons.data.images import read_image
 
     if not Path(image).is_file():
         raise DataError(f"{image}: no such file; --image takes a picture")
-    read_image(image)
+    try:
+        read_image(image)
+    except DataError as error:  # its advice is for data sets
+        why, _, _ = str(error).rpartition("; ")
+        raise DataError(f"{why or error}; --image takes another picture") from None
 
 
 def check_caption(caption: str, *, words: bool) -> None:
@@ -253,6 +263,10 @@ def check_caption(caption: str, *, words: bool) -> None:
 
 def given_phrases(caption: str, words: list[str]) -> list[Phrase]:
     """Return words of a caption with all their places, in its order, in any case of letters.
+
+    Args:
+        caption: what the image is said to show.
+        words: words or phrases of it.
 
     Raises:
         DataError: there is none, or one does not stand in the caption as whole words.

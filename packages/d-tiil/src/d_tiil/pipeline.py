@@ -18,7 +18,6 @@ from d_tiil.calibration import Calibration
 from d_tiil.clip import ClipModel
 from d_tiil.inputs import ImageLike, open_picture
 from d_tiil.loading import check_parts, load_parts
-from d_tiil.locating import Run, clip_scores
 from d_tiil.masks import resize_mask
 from d_tiil.model import DiffusionModel
 from d_tiil.phrases import Phrase, content_phrases, content_words
@@ -26,6 +25,7 @@ from d_tiil.regions import bounding_box, largest_region
 from d_tiil.result import DTIILResult, Embeddings, NoiseMap
 from d_tiil.scores import plain_score
 from d_tiil.settings import LocateSettings, read_settings, write_settings
+from d_tiil.steps import Run, clip_scores
 from d_tiil.tokens import check_text
 
 Depth = Literal["score", "first", "full"]

@@ -29,30 +29,31 @@ from papercommons.report import Result, Section, describe_device, write_report
 from PIL import Image
 
 from d_tiil.batch_options import DataOptions, Method
-from d_tiil.drawing import side_by_side
-from d_tiil.finders import (
+from d_tiil.finding_files import write_findings
+from d_tiil.findings import as_bytes, to_size
+from d_tiil.localizing import check_made_with
+from d_tiil.methods import (
+    Answer,
     Finder,
-    Found,
     attention_finder,
     clip_finder,
     empty_finder,
     pipeline_finder,
 )
-from d_tiil.finding_files import write_findings
-from d_tiil.findings import as_bytes, to_size
-from d_tiil.locate_command import check_made_with
 from d_tiil.opening import compute_device, open_pipeline, quantity_hashes, quieten
 from d_tiil.options import PACKAGE, Depth, HelperOptions, LocateOptions, ModelOptions
+from d_tiil.pair_report import LIMITS
 from d_tiil.phrases import Phrase
+from d_tiil.pictures import side_by_side
 from d_tiil.records import PairSet, Record
-from d_tiil.reporting import LIMITS
-from d_tiil.saving import mask_picture, save_picture
+from d_tiil.saved import mask_picture, save_picture
 from d_tiil.settings import LocateSettings
 
 log = logging.getLogger("papercommons")
 
 RECORDS = "records"  # folder: what was done, one JSON file per pair
 SHOWN = 12  # pairs in the report: the most suspect
+_CALLED = {True: "consistent", False: "inconsistent", None: None}
 NAME = 50  # characters of a pair's name in those of its files, which must not be too long
 
 
@@ -221,7 +222,7 @@ def _whole(kept: Mapping[str, Any], folder: Path) -> bool:
 
 
 def _save(
-    found: Found, name: str, folder: Path, image: Image.Image, save_edited: bool
+    found: Answer, name: str, folder: Path, image: Image.Image, save_edited: bool
 ) -> dict[str, str]:
     """Write the pictures of a finding, and return their paths in the folder."""
     pictures: dict[str, Image.Image] = {}
@@ -264,7 +265,7 @@ def _row(record: Record, note: Mapping[str, Any]) -> dict[str, Any]:
         "kind": record.kind,
         "split": record.split,
         "score": note["score"],
-        "consistent": note.get("consistent"),
+        "prediction": _CALLED[note.get("consistent")],
         "words": None if said is None else "; ".join(record.caption[a:b] for a, b in said),
         "mask_share": note["mask_share"],
         "seconds": note["seconds"],

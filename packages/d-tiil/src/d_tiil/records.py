@@ -41,7 +41,14 @@ class MaskFile:
     path: Path
 
     def read(self, size: tuple[int, int]) -> np.ndarray:
-        """Return it as bool (H, W); above half of white is inside, in a file of 0 and 1 the 1."""
+        """Return it as bool (H, W); above half of white is inside, in a file of 0 and 1 the 1.
+
+        Args:
+            size: H, W of the image.
+
+        Raises:
+            DataError: not readable, or of another size.
+        """
         mask: np.ndarray = read_image(self.path, convert=light_pixels)
         if mask.shape != tuple(size):
             raise DataError(
@@ -105,7 +112,14 @@ class ArrayMask:
     values: np.ndarray
 
     def read(self, size: tuple[int, int]) -> np.ndarray:
-        """Return it."""
+        """Return it.
+
+        Args:
+            size: H, W of the image.
+
+        Raises:
+            DataError: of another size.
+        """
         if self.values.shape != tuple(size):
             raise DataError(
                 f"a mask of {_sides(self.values.shape)} pixels; its image has {_sides(size)}"

@@ -81,23 +81,32 @@ class ScenePairOptions:
 
     def __post_init__(self) -> None:
         preset = find_preset(self.scenes)
-        if self.count < 0 or self.calibration < 0 or not self.count + self.calibration:
-            raise ValueError("count and calibration must be >= 0, and not both 0")
-        if self.size < 16 or not self.noise > 0:
-            raise ValueError(f"size >= 16 and noise > 0 must hold, got {self.size}, {self.noise}")
+        for name, fine, rule in (
+            ("count", self.count >= 0, ">= 0"),
+            ("calibration", self.calibration >= 0, ">= 0"),
+            ("count", self.count + self.calibration > 0, "> 0 where calibration is 0"),
+            ("size", self.size >= 16, ">= 16"),
+            ("noise", self.noise > 0, "> 0"),
+        ):
+            if not fine:
+                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
         for name, given, known in (("kinds", self.kinds, KINDS), ("parts", self.parts, PARTS)):
             for word in given:
                 if word not in known:
                     hint = nearest(str(word), known)
-                    raise ValueError(f"{name}: must be of {', '.join(known)}, got {word!r}{hint}")
+                    raise ValueError(f"{name} must be of {', '.join(known)}, got {word!r}{hint}")
             if len(set(given)) < len(given) or not self.parts:
-                raise ValueError(f"{name}: must name each once, got {', '.join(given)!r}")
+                raise ValueError(f"{name} must name each once, got {', '.join(given)!r}")
         if "texture" in self.kinds and len(preset.textures) < 2:
-            raise ValueError(f"kinds: {self.scenes} scenes have one texture; take crowded ones")
+            raise ValueError(
+                f"kinds texture: {self.scenes} scenes have one texture; take crowded ones"
+            )
         if "relation" in self.kinds and not preset.relation:
-            raise ValueError(f"kinds: {self.scenes} captions say no relation; take simple ones")
+            raise ValueError(
+                f"kinds relation: {self.scenes} captions say no relation; take simple ones"
+            )
         if self.held_out and not preset.held_out:
-            raise ValueError(f"held_out: {self.scenes} scenes hold nothing out; take crowded ones")
+            raise ValueError(f"held_out needs crowded scenes: {self.scenes} ones hold nothing out")
 
     @property
     def drawn_kinds(self) -> tuple[Kind, ...]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from papercommons.metrics.detection import Estimate, image_metrics
+from papercommons.metrics.bootstrap import Estimate, with_intervals
+from papercommons.metrics.detection import image_metrics
 from papercommons.metrics.verification import accuracy_threshold
 
 from d_tiil.measures import TOKENS, Measured, Row, is_control, precision_area
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_CHUNK = 5_000_000  # weights at a time
 
 
 def with_best(measured: Sequence[Measured]) -> tuple[list[Row], dict[str, float]]:
@@ -72,7 +71,7 @@ def _scored(rows: Sequence[Row]) -> list[Row]:
 
 
 def detection(
-    rows: Sequence[Row], *, threshold: float | None = None, draws: int = 2000, seed: int = 0
+    rows: Sequence[Row], *, threshold: float | None = None, draws: int = 1000, seed: int = 0
 ) -> dict[str, Estimate]:
     """Return how well scores tell inconsistent pairs from consistent ones, controls aside.
 
@@ -113,14 +112,14 @@ def _average_precision(
     order = np.argsort(level, kind="stable")
     starts = np.searchsorted(level[order], np.arange(len(levels)))
 
-    def area(weights: np.ndarray) -> np.ndarray:
-        parts = ((weights * kind)[:, order] for kind in (positive, ~positive))
-        return precision_area(*(np.add.reduceat(part, starts, axis=1) for part in parts))
+    def area(weights: Tensor) -> dict[str, np.ndarray]:
+        parts = ((weights.numpy() * kind)[:, order] for kind in (positive, ~positive))
+        return {"ap": precision_area(*(np.add.reduceat(part, starts, axis=1) for part in parts))}
 
-    return resampled(area, sources, draws, seed)
+    return with_intervals(area, sources, draws=draws, seed=seed)["ap"]
 
 
-def token_scores(rows: Sequence[Row], *, draws: int = 2000, seed: int = 0) -> dict[str, Estimate]:
+def token_scores(rows: Sequence[Row], *, draws: int = 1000, seed: int = 0) -> dict[str, Estimate]:
     """Return ``precision, recall, f1`` of all tokens of a set together, as DGM4 has it.
 
     Args:
@@ -138,44 +137,9 @@ def token_scores(rows: Sequence[Row], *, draws: int = 2000, seed: int = 0) -> di
     counts = np.array([[row[name] for name in TOKENS] for row in there], np.float64)
     sources = [row["source"] or (place,) for place, row in enumerate(there)]
 
-    def rate(part: int) -> Callable[[np.ndarray], np.ndarray]:
-        def of(weights: np.ndarray) -> np.ndarray:
-            tp, fp, fn = (weights @ counts).T
-            whole = (tp + fp, tp + fn, tp + (fp + fn) / 2)[part]
-            rates: np.ndarray = tp / np.where(whole > 0, whole, np.nan)
-            return rates
+    def rates(weights: Tensor) -> dict[str, np.ndarray]:
+        tp, fp, fn = (weights.numpy() @ counts).T
+        wholes = {"precision": tp + fp, "recall": tp + fn, "f1": tp + (fp + fn) / 2}
+        return {name: tp / np.where(all_ > 0, all_, np.nan) for name, all_ in wholes.items()}
 
-        return of
-
-    names = ("precision", "recall", "f1")
-    return {name: resampled(rate(k), sources, draws, seed) for k, name in enumerate(names)}
-
-
-def resampled(
-    measure: Callable[[np.ndarray], np.ndarray], sources: Sequence[Any], draws: int, seed: int
-) -> Estimate:
-    """Return a measure and its 95 % interval over resampled sources.
-
-    Args:
-        measure: from weights (R, N) to (R,).
-        sources: of each of N items; those of one source are drawn together.
-        draws: resamples, >= 1.
-        seed: of the resampling.
-    """
-    value = float(measure(np.ones((1, len(sources))))[0])
-    drawn = np.concatenate(
-        [measure(weights.double().numpy()) for weights in _weights(sources, draws, seed)]
-    )
-    drawn = drawn[~np.isnan(drawn)]
-    if math.isnan(value) or not len(drawn):
-        return Estimate(value, math.nan, math.nan)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
-
-
-def _weights(sources: Sequence[Any], draws: int, seed: int) -> Iterator[Tensor]:
-    from papercommons.metrics.bootstrap import group_weights
-
-    chunk = max(1, _CHUNK // len(sources))
-    for turn, start in enumerate(range(0, draws, chunk)):
-        yield group_weights(sources, draws=min(chunk, draws - start), seed=seed + turn)
+    return with_intervals(rates, sources, draws=draws, seed=seed)

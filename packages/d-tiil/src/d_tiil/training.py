@@ -8,6 +8,7 @@ from papercommons.text_to_image.command import train_on_scenes
 from papercommons.text_to_image.options import SceneModelOptions
 
 from d_tiil.lightning import DTIILModule
+from d_tiil.options import PACKAGE
 
 
 def train_model(out: str, options: SceneModelOptions, run: RunOptions) -> Result:
@@ -22,4 +23,4 @@ def train_model(out: str, options: SceneModelOptions, run: RunOptions) -> Result
         DataError: the folder cannot be used, see `papercommons.training.begin_run`.
         ValueError: options that do not go together.
     """
-    return train_on_scenes(DTIILModule, out, options, run, package="d-tiil", command="d-tiil-train")
+    return train_on_scenes(DTIILModule, out, options, run, package=PACKAGE, command="d-tiil-train")

@@ -29,7 +29,12 @@ class WordScore(NamedTuple):
 
 
 def score_phrases(phrases: Sequence[Phrase], scores: Tensor) -> tuple[WordScore, ...]:
-    """Return phrases with their scores, float, (P,)."""
+    """Return phrases with their scores.
+
+    Args:
+        phrases: P of them.
+        scores: float, (P,).
+    """
     pairs = zip(phrases, scores.tolist(), strict=True)
     return tuple(WordScore(*phrase, score) for phrase, score in pairs)
 

@@ -40,6 +40,10 @@ def caption_tokens(caption: str) -> tuple[Phrase, ...]:
 def tokens_at(caption: str, positions: Iterable[int]) -> tuple[Phrase, ...]:
     """Return the tokens of a caption at some positions, counted from 0, in order.
 
+    Args:
+        caption: whose tokens they are.
+        positions: in any order.
+
     Raises:
         DataError: there is no such position.
     """
@@ -51,12 +55,22 @@ def tokens_at(caption: str, positions: Iterable[int]) -> tuple[Phrase, ...]:
 
 
 def marked(tokens: Sequence[Phrase], spans: Sequence[Phrase]) -> list[bool]:
-    """Return for each token whether it shares a character with one of some spans."""
+    """Return for each token whether it shares a character with one of some spans.
+
+    Args:
+        tokens: of a caption.
+        spans: of the same caption.
+    """
     return [any(overlap(token, span) for span in spans) for token in tokens]
 
 
 def overlap(first: Phrase, second: Phrase) -> bool:
-    """Return whether two spans of one caption share a character."""
+    """Return whether two spans of one caption share a character.
+
+    Args:
+        first: a span.
+        second: another.
+    """
     return first.start < second.end and second.start < first.end
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from papercommons.metrics.detection import Estimate
+from papercommons.metrics.bootstrap import Estimate
 from papercommons.metrics.tables import ALL, Summary, summarize
 from papercommons.report import Section
 
@@ -98,7 +98,7 @@ class Judgement:
         measured: Sequence[Measured],
         *,
         threshold: float | None = None,
-        draws: int = 2000,
+        draws: int = 1000,
         seed: int = 0,
     ) -> Judgement:
         """Return the judgement of a method.
@@ -157,6 +157,19 @@ class Judgement:
                 value = self.value(name, group)
                 row[TITLES[name]] = None if value is None else value.value
             found.append(row)
+        return found
+
+    def item_rows(self) -> list[Row]:
+        """Return one row per pair: the truth, the decision if one was made, and all measures."""
+        words: Mapping[int | None, str | None] = {1: "inconsistent", 0: "consistent", None: None}
+        found = []
+        for row in self.rows:
+            measures = {name: value for name, value in row.items() if name != "inconsistent"}
+            called = None
+            if self.threshold is not None and row["score"] is not None:
+                called = words[int(row["score"] > self.threshold)]
+            label = words[row["inconsistent"]]
+            found.append({"method": self.method, "label": label, "prediction": called, **measures})
         return found
 
     def long_table(self) -> list[Row]:
@@ -231,7 +244,7 @@ def comparison(
 
 
 def sections(judgements: Sequence[Judgement]) -> list[Section]:
-    """Return the tables of a report: methods by kind, then every measure with its interval.
+    """Return the tables of a report beside that of all pairs: by kind, and every measure.
 
     Args:
         judgements: of the same pairs.
@@ -239,10 +252,11 @@ def sections(judgements: Sequence[Judgement]) -> list[Section]:
     groups = list(dict.fromkeys(group for j in judgements for group in j.groups()))
     parts = [
         Section(
-            "All pairs" if group == ALL else f"Kind: {group}",
+            f"Kind: {group}",
             rows=comparison(judgements, group=group),
         )
         for group in groups
+        if group != ALL
     ]
     rows = [row for judgement in judgements for row in judgement.long_table()]
     about = "Intervals are 95 %, over resampled sources."

@@ -65,7 +65,13 @@ class Run:
         self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
 
     def align(self, latents: Tensor, embedding: Tensor, step: str) -> Alignment:
-        """Return the embedding aligned to an image; the same noise for each image of a run."""
+        """Return the embedding aligned to an image; the same noise for each image of a run.
+
+        Args:
+            latents: of the image, float, shape (1, C, h, w).
+            embedding: of the caption, float, shape (1, L, D).
+            step: its name in `seconds`.
+        """
         how = self.settings.alignment
         unet = self.model.pipe.unet if self.unet is None else self.unet
         with self.timed(step), frozen(unet), self.progress(how.steps) as bar:
@@ -81,7 +87,12 @@ class Run:
             )
 
     def finetune(self, latents: Tensor, aligned: Tensor) -> None:
-        """Go on with a fine-tuned copy of the network, if the settings want one."""
+        """Go on with a fine-tuned copy of the network, if the settings want one.
+
+        Args:
+            latents: of the image, float, shape (1, C, h, w).
+            aligned: embedding, float, shape (1, L, D).
+        """
         how = self.settings.alignment
         if how.finetune_steps:
             with self.timed("finetune"):
@@ -98,6 +109,10 @@ class Run:
 
     def errors(self, latents: Tensor, embeddings: Tensor) -> Tensor:
         """Return denoising errors, float32 (K, N), on the fixed grid, the same for a seed.
+
+        Args:
+            latents: of the image, float, shape (1, C, h, w).
+            embeddings: K of them, float, shape (K, L, D).
 
         Raises:
             DataError: an error is not finite.
@@ -122,13 +137,26 @@ class Run:
         return errors
 
     def gap(self, latents: Tensor, first: Tensor, second: Tensor) -> DenoisingGap:
-        """Return the denoising gap of two embeddings."""
+        """Return the denoising gap of two embeddings.
+
+        Args:
+            latents: of the image, float, shape (1, C, h, w).
+            first: embedding, float, shape (1, L, D).
+            second: likewise.
+        """
         with self.timed("score"):
             errors = self.errors(latents, torch.cat([first, second])).double()
             return gap_of(errors[0], errors[1])
 
     def map(self, latents: Tensor, first: Tensor, second: Tensor, threshold: float) -> NoiseMap:
-        """Return the map of two embeddings and its mask."""
+        """Return the map of two embeddings and its mask.
+
+        Args:
+            latents: of the image, float, shape (1, C, h, w).
+            first: embedding, float, shape (1, L, D).
+            second: likewise.
+            threshold: of the mask, in (0, 1).
+        """
         how, model = self.settings.maps, self.model
         empty = model.encode_text([""]) if how.kind == "trajectory" else None
         with self.timed("maps"):
@@ -156,7 +184,16 @@ class Run:
         mask: np.ndarray,
         inpainting: DiffusionModel | None,
     ) -> Image.Image:
-        """Return the image drawn anew inside a mask, towards the caption."""
+        """Return the image drawn anew inside a mask, towards the caption.
+
+        Args:
+            picture: the image.
+            caption: what it is said to show.
+            latents: of the image, float, shape (1, C, h, w).
+            embedding: of the caption, float, shape (1, L, D).
+            mask: bool, shape (h, w).
+            inpainting: a model of 9 channels; None blends latents of the model itself.
+        """
         how = self.settings.edit
         inside = torch.from_numpy(mask).to(latents.device)
         with self.timed("edit"):
@@ -192,7 +229,20 @@ class Run:
         box: Box | None,
         clip: ClipModel | None,
     ) -> tuple[WordScore, ...]:
-        """Return the scores of all phrases by the scorer of the settings."""
+        """Return the scores of all phrases by the scorer of the settings.
+
+        Args:
+            caption: of the pair.
+            phrases: of it.
+            latents: of the image, float, shape (1, C, h, w).
+            region: that contradicts, bool, shape (h, w).
+            edited: image, for the scorer clip.
+            box: of the region in the edited image, for the scorer clip.
+            clip: model, for the scorer clip.
+
+        Returns:
+            nothing where the scorer clip lacks one of its three.
+        """
         if not phrases:
             return ()
         with self.timed("words"):

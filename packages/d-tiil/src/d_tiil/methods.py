@@ -15,7 +15,6 @@ from d_tiil.calibration import features_of
 from d_tiil.clip import ClipModel
 from d_tiil.clip_patches import ClipPatches
 from d_tiil.findings import Finding, finding_of
-from d_tiil.locating import Run
 from d_tiil.maps import map_timesteps
 from d_tiil.masks import scale_map, to_bytes
 from d_tiil.model import DiffusionModel
@@ -24,11 +23,12 @@ from d_tiil.options import Depth
 from d_tiil.phrases import content_words
 from d_tiil.pipeline import DTIILPipeline
 from d_tiil.records import Record
-from d_tiil.saving import map_levels
+from d_tiil.saved import map_levels
+from d_tiil.steps import Run
 from d_tiil.tokens import token_positions
 
 
-class Found(NamedTuple):
+class Answer(NamedTuple):
     """What a method said of one pair.
 
     Attributes:
@@ -42,7 +42,7 @@ class Found(NamedTuple):
     edited: Image.Image | None = None
 
 
-Finder = Callable[[Record, Image.Image], Found]
+Finder = Callable[[Record, Image.Image], Answer]
 
 
 def pipeline_finder(pipe: DTIILPipeline, depth: Depth, seed: int, resize: bool) -> Finder:
@@ -55,7 +55,7 @@ def pipeline_finder(pipe: DTIILPipeline, depth: Depth, seed: int, resize: bool) 
         resize: fit images to the model.
     """
 
-    def find(record: Record, image: Image.Image) -> Found:
+    def find(record: Record, image: Image.Image) -> Answer:
         done = pipe(image, record.caption, depth=depth, seed=seed, resize=resize)
         found = finding_of(done)
         if done.final is not None:  # as it was thresholded
@@ -68,15 +68,21 @@ def pipeline_finder(pipe: DTIILPipeline, depth: Depth, seed: int, resize: bool) 
             "network_rows": done.rows,
             "note": done.note,
         }
-        return Found(found, facts, done.edited)
+        return Answer(found, facts, done.edited)
 
     return find
 
 
 def empty_finder(pipe: DTIILPipeline, seed: int, resize: bool) -> Finder:
-    """Return DiffEdit's way: the map of "" against the caption, and L(E_0) - L("") as the score."""
+    """Return DiffEdit's way: the map of "" against the caption, and L(E_0) - L("") as the score.
 
-    def find(record: Record, image: Image.Image) -> Found:
+    Args:
+        pipe: with its settings.
+        seed: of the noise, the same for all pairs.
+        resize: fit images to the model.
+    """
+
+    def find(record: Record, image: Image.Image) -> Answer:
         run = _run(pipe, seed)
         latents = run.model.encode(run.model.fit(image, resize=resize))
         both = run.model.encode_text(["", record.caption])
@@ -84,15 +90,21 @@ def empty_finder(pipe: DTIILPipeline, seed: int, resize: bool) -> Finder:
         found = run.map(latents, both[:1], both[1:], pipe.settings.threshold)
         levels = map_levels(found, pipe.settings.maps.blur)
         finding = Finding(score=said - none, mask=found.mask, map=levels)
-        return Found(finding, {"network_rows": run.model.rows})
+        return Answer(finding, {"network_rows": run.model.rows})
 
     return find
 
 
 def attention_finder(pipe: DTIILPipeline, seed: int, resize: bool) -> Finder:
-    """Return the mean cross-attention of the caption's content words as the map, and no score."""
+    """Return the mean cross-attention of the caption's content words as the map, and no score.
 
-    def find(record: Record, image: Image.Image) -> Found:
+    Args:
+        pipe: with its settings.
+        seed: of the noise, the same for all pairs.
+        resize: fit images to the model.
+    """
+
+    def find(record: Record, image: Image.Image) -> Answer:
         run = _run(pipe, seed)
         model, how = run.model, pipe.settings.maps
         stock: Any = pipe  # what diffusers adds has no types
@@ -113,7 +125,7 @@ def attention_finder(pipe: DTIILPipeline, seed: int, resize: bool) -> Finder:
         tokens = [t for w in words for t in token_positions(record.caption, w, stock.tokenizer)]
         whole = maps[tokens].mean(0) if tokens else torch.zeros(maps.shape[1:])
         levels: np.ndarray = to_bytes(scale_map(whole)).numpy()
-        return Found(Finding(map=levels), {"network_rows": model.rows})
+        return Answer(Finding(map=levels), {"network_rows": model.rows})
 
     return find
 
@@ -130,7 +142,7 @@ def clip_finder(source: str, device: torch.device) -> Finder:
     """
     clip = ClipModel.from_pretrained(source, device=device)
     baseline = clip_baseline(clip, ClipPatches.from_pretrained(source, device=device))
-    return lambda record, image: Found(baseline(record), {})
+    return lambda record, image: Answer(baseline(record), {})
 
 
 def _run(pipe: DTIILPipeline, seed: int) -> Run:

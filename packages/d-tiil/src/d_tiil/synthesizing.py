@@ -22,10 +22,10 @@ from papercommons.report import Result, Section, image_grid_png, write_report
 from PIL import Image
 
 from d_tiil.layouts_jsonl import PAIRS, as_row, write_pairs
+from d_tiil.options import PACKAGE
 from d_tiil.records import ArrayMask, Record
 from d_tiil.scene_pairs import Part, SceneChange, ScenePairOptions, draw_changes
 
-PACKAGE = "d-tiil"
 COMMAND = "d-tiil-make-pairs"
 LIMITS = (
     "Made-up scenes of coloured shapes: they show what a method does where the truth is known, and "

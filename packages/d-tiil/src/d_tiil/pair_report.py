@@ -11,9 +11,9 @@ from papercommons.report import Section, curves_png
 from PIL import Image
 
 from d_tiil.calibration import Calibration
-from d_tiil.drawing import marked, word_bars
+from d_tiil.pictures import marked, word_bars
 from d_tiil.result import DTIILResult
-from d_tiil.saving import map_levels
+from d_tiil.saved import map_levels
 
 LIMITS = (
     "The result says what the model holds to be unlike the caption, which may be the image, the "

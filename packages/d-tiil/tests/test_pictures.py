@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from d_tiil.drawing import marked, side_by_side, word_bars
+from d_tiil.pictures import marked, side_by_side, word_bars
 from d_tiil.word_scores import WordScore
 from papercommons.pictures import YELLOW, enlarge, heat, outline, overlay, shrink, strip
 from PIL import Image

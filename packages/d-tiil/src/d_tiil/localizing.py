@@ -13,13 +13,13 @@ from papercommons.files import hash_files, hash_model, prepare_out
 from papercommons.report import Result, describe_device, write_report
 
 from d_tiil.calibration import Calibration
-from d_tiil.drawing import marked
 from d_tiil.opening import open_pipeline, quantity_hashes
 from d_tiil.options import PACKAGE, Depth, HelperOptions, LocateOptions, ModelOptions
+from d_tiil.pair_report import LIMITS, pair_sections, score_rows, verdict, word_rows
 from d_tiil.phrases import Phrase
-from d_tiil.reporting import LIMITS, pair_sections, score_rows, verdict, word_rows
+from d_tiil.pictures import marked
 from d_tiil.result import DTIILResult
-from d_tiil.saving import save_result
+from d_tiil.saved import save_result
 from d_tiil.settings import LocateSettings
 
 
@@ -93,13 +93,21 @@ def check_made_with(
         made_with: of the quantities at hand, see `d_tiil.opening.quantity_hashes`.
         helpers: where the calibration comes from.
     """
-    if calibration is None or not calibration.made_with:
-        return
-    if calibration.made_with != made_with.get(calibration.feature):
+    if calibration is not None and not holds_for(calibration, made_with):
         raise DataError(
             f"{helpers.calibration}: was made with another model or other settings, on which its "
             f"quantity {calibration.feature} depends; give those, or calibrate anew"
         )
+
+
+def holds_for(calibration: Calibration, made_with: Mapping[str, str]) -> bool:
+    """Return whether a calibration is of the quantities at hand, as far as it says.
+
+    Args:
+        calibration: of one quantity.
+        made_with: of the quantities at hand, see `d_tiil.opening.quantity_hashes`.
+    """
+    return calibration.made_with in ("", made_with.get(calibration.feature))
 
 
 def _facts(done: DTIILResult) -> dict[str, Any]:
