@@ -84,7 +84,7 @@ def make_parts(seed: int, counts: Counts) -> dict[str, Part]:
         chosen = [
             make_planned(plan, recipe)
             for plan in plan_corpus(recipe)
-            if plan.part == place and (kinds is None or plan.kind in kinds)
+            if plan.split == place and (kinds is None or plan.kind in kinds)
         ]
         parts[name] = as_part(chosen)
     return parts

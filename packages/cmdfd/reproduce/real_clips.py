@@ -35,7 +35,7 @@ from cmdfd.model import CMDFDNet
 from cmdfd.prepared import PreparedClips
 from cmdfd.preparing_files import Preparation
 from cmdfd.preparing_lists import open_or_prepare
-from cmdfd.training_presets import PRESETS
+from cmdfd.presets import NETWORKS, PRESETS
 from corpora import Part
 from pair import train_teacher
 from papercommons.cli import RunOptions
@@ -137,7 +137,9 @@ def made_clips(options: argparse.Namespace) -> tuple[Part, ArrayClips, ArrayClip
         recipe = Recipe(**RECIPE | (QUICK if options.quick else {}))
         write_corpus(folder, recipe, overwrite=True)
     clips = open_or_prepare([folder], options.runs, how=Preparation("none", SIZE))
-    parts = [part for name in ("val", "train", "test") if (part := clips.part(name)) is not None]
+    parts = [
+        part for name in ("val", "train", "test") if (part := clips.of_split(name)) is not None
+    ]
     teach, train, test = parts
     real = [k for k, label in enumerate(teach.labels) if not label]
     classes = [found for k in real if (found := teach.classes(k)) is not None]
@@ -171,7 +173,7 @@ def of_seed(
 def train(clips: AVClips, seed: int, epochs: int, *, begin: CMDFDNet | None = None) -> CMDFDModule:
     """Return a network after the last step, trained from the start or on."""
     seed_everything(seed)
-    net = CMDFDNet(**PRESET["net"])
+    net = CMDFDNet(**NETWORKS["quick"])
     if begin is not None:
         net.load_state_dict(begin.state_dict())
     module = CMDFDModule(net, lr=PRESET["lr"], lr_decay=PRESET["lr_decay"])

@@ -50,7 +50,7 @@ STUDENTS: dict[str, dict[str, Any]] = {  # of `CMDFDModule`, with a teacher
     JS: {"target": "js"},
     "+ JS, L_dist alone": {"target": "js", "w_con": 0.0},
     "+ JS, L_con alone": {"target": "js", "w_dist": 0.0},
-    "+ JS, real clips": {"target": "js", "distil": "real"},
+    "+ JS, real clips": {"target": "js", "distill": "real"},
 }
 ONE_STREAM: dict[str, Stream] = {"visual only": "visual", "audio only": "audio"}
 ALONE: dict[str, Callable[[Part, SmallTeacher], Tensor]] = {  # the teachers, without a student

@@ -91,7 +91,7 @@ def _talk(rng, frames, bars, size=32):
 def striped(tmp_path_factory):
     """A folder with 24 clips of 2 s and list.csv; fakes have a stripe, in whole or from 0.4 s on.
 
-    Parts val (people p0 and p1) and test (p2 to p5). Tests leave it as it is.
+    Splits val (people p0 and p1) and test (p2 to p5). Tests leave it as it is.
     """
     pytest.importorskip("av")
     from papercommons.files import write_csv
@@ -118,7 +118,7 @@ def striped_net(tmp_path_factory):
     from cmdfd.features import clip_mfcc
     from cmdfd.model import CMDFDNet
     from cmdfd.prepared import crop_settings
-    from cmdfd.saved import save_net
+    from cmdfd.saved import save_network
 
     rng = np.random.default_rng(1)
     torch.manual_seed(0)
@@ -141,7 +141,7 @@ def striped_net(tmp_path_factory):
         loss.backward()
         optimizer.step()
     crop = crop_settings("none", 32, swapped=False)
-    return save_net(net, tmp_path_factory.mktemp("striped_net") / "net", size=32, crop=crop)
+    return save_network(net, tmp_path_factory.mktemp("striped_net") / "net", size=32, crop=crop)
 
 
 @pytest.fixture(scope="session")
@@ -165,7 +165,7 @@ def talking_set(tmp_path_factory):
     """A prepared folder of 32 short clips of 16 pixels; tests leave it as it is.
 
     Sound and picture have a loud or dark class of 3 in each frame, known of real clips; the
-    picture of fakes has another. Parts train (4 people), val and test (2 each).
+    picture of fakes has another. Splits train (4 people), val and test (2 each).
     """
     from papercommons.files import write_csv, write_json
 
@@ -204,7 +204,7 @@ def _crop(size):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Leave out what takes most of the time of a short run."""
-    for module in ("papercommons.report", "cmdfd.drawing"):
+    for module in ("papercommons.report", "cmdfd.pictures"):
         monkeypatch.setattr(f"{module}.figure_png", lambda draw, **options: b"png")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cmdfd.measures import clip_measures
-from cmdfd.saved import load_net
+from cmdfd.saved import load_network
 from papercommons.testing.networks import change_network
 
 
@@ -50,10 +50,13 @@ def test_the_test_part_is_judged_by_a_threshold_of_the_val_part(judged):
     assert found["measures"]["all"]["balanced_accuracy"]["value"] > 0.9
 
 
-def test_numbers_follow_from_scores_csv(judged):
-    rows = rows_of(judged / "scores.csv")
+def test_numbers_follow_from_items_csv(judged):
+    rows = rows_of(judged / "items.csv")
     found, metrics = numbers(judged), result_of(judged)["metrics"]
-    scores, fake = (np.array([float(row[k]) for row in rows]) for k in ("score", "label"))
+    scores = np.array([float(row["score"]) for row in rows])
+    fake = np.array([row["label"] == "fake" for row in rows])
+    called = np.array([row["prediction"] == "fake" for row in rows])
+    assert (called == (scores > found["threshold"])).all()
     for at, kept in (
         (found["threshold"], found["measures"]["all"]),
         (0.0, found["at_threshold_0"]),
@@ -74,7 +77,7 @@ def test_what_lengths_give_away_stands_beside_and_parts_are_found(judged):
     assert all("lengths alone" in row for row in result["rows"])
     assert found["localisation"]["ap@0.5"] > 0.9
     assert found["localisation"]["ar@5"] > 0.6
-    partial = [row for row in rows_of(judged / "scores.csv") if row["method"] == "partial"]
+    partial = [row for row in rows_of(judged / "items.csv") if row["method"] == "partial"]
     begin, end = map(float, partial[0]["parts"].split("-"))
     assert abs(begin - 0.4) < 0.25
     assert abs(end - 1.2) < 0.25
@@ -91,7 +94,7 @@ def test_a_run_goes_on_from_what_it_scored(call, judged, arguments, tmp_path, mo
     (kept,) = [path for path in (out / "curves").iterdir() if "calibration" not in path.name]
     lines = kept.read_text().splitlines()
     kept.write_text("\n".join([*lines[:-2], lines[-1][:40]]))
-    for name in ("scores.csv", "result.json", "report.html"):
+    for name in ("items.csv", "result.json", "report.html"):
         (out / name).unlink()
     seen = []
     from cmdfd.scoring import Detector
@@ -103,7 +106,7 @@ def test_a_run_goes_on_from_what_it_scored(call, judged, arguments, tmp_path, mo
     assert call("eval", *arguments, "--out", out) == 2
     assert call("eval", *arguments, "--out", out, "--resume") == 0
     assert sum(seen) == 2
-    assert (out / "scores.csv").read_text() == (judged / "scores.csv").read_text()
+    assert (out / "items.csv").read_text() == (judged / "items.csv").read_text()
     assert result_of(out)["rows"] == result_of(judged)["rows"]
 
 
@@ -127,7 +130,7 @@ def test_prepared_lists_checkpoints_of_runs_and_bad_clips(
 ):
     """A prepared folder gives the scores of the raw list; a broken clip stops, or is left out."""
     (cache,) = [p for p in (judged / "cache").iterdir() if len(rows_of(p / "list.csv")) == 16]
-    net, config = load_net(striped_net)
+    net, config = load_network(striped_net)
     run = tmp_path / "run"
     (run / "export").mkdir(parents=True)
     shutil.copy(striped_net / "config.json", run / "export")

@@ -36,7 +36,7 @@ def places(striped, tmp_path_factory):
 @pytest.fixture(scope="module")
 def seen(call, places, striped_net, tmp_path_factory):
     out = tmp_path_factory.mktemp("seen") / "out"
-    words = ("--out", out, "--window", 0.8, "--hop", 0.4)
+    words = ("--out", out, "--window", 0.8, "--hop", 0.4, "--skip-bad")
     assert call("predict", places, "--checkpoint", striped_net, *words) == 0
     return out
 
@@ -53,15 +53,24 @@ def test_a_bad_clip_is_named_and_the_rest_is_done(seen):
             assert picture.width > 900
 
 
+def test_a_bad_clip_is_refused_without_skip_bad(call, places, striped_net, tmp_path, capsys):
+    words = ("--checkpoint", striped_net, "--out", tmp_path / "out", "--window", 0.8, "--hop", 0.4)
+    assert call("predict", places, *words) == 2
+    assert "deeper/real.mp4" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+    assert call("predict", places, *words, "--resume", "--skip-bad") == 0
+    assert len(rows_of(tmp_path / "out" / "predictions.csv")) == 3
+
+
 def test_what_is_said_goes_together(seen):
     result = result_of(seen)
     rows = {row["name"]: row for row in rows_of(seen / "predictions.csv")}
     seconds = rows_of(seen / "curve.csv")
     scores = {name: float(row["score"]) for name, row in rows.items()}
     assert scores["whole"] > scores["partial"] > scores["real_2"]
-    assert rows["whole"]["says"] == "fake"
+    assert rows["whole"]["prediction"] == "fake"
     for row in rows.values():
-        assert (row["says"] == "fake") == (float(row["score"]) > 0)
+        assert (row["prediction"] == "fake") == (float(row["score"]) > 0)
         own = [each for each in seconds if each["file"] == row["file"]]
         assert [(each["begin"], each["end"]) for each in own] == [("0.0", "1.0"), ("1.0", "2.0")]
         mean = np.mean([float(each["score"]) for each in own])
@@ -85,7 +94,8 @@ def test_a_finished_run_is_resumed_without_computing(
     note = json.loads((out / "files/real_2.json").read_text())
     note["curves"]["margin"] = [7.0] * 50
     (out / "files/real_2.json").write_text(json.dumps(note))
-    words = ("--out", out, "--window", 0.8, "--hop", 0.4, "--checkpoint", striped_net)
+    how = ("--window", 0.8, "--hop", 0.4, "--skip-bad")
+    words = ("--out", out, *how, "--checkpoint", striped_net)
     assert call("predict", places, *words) == 2
     assert call("predict", places, *words, "--resume") == 0
     before, after = (rows_of(folder / "predictions.csv") for folder in (seen, out))
@@ -166,13 +176,13 @@ def test_prepared_clips_whose_sound_changed_are_looked_at_again(
     call, talking_set, tiny, tmp_path, capsys
 ):
     from cmdfd.prepared import crop_settings
-    from cmdfd.saved import save_net
+    from cmdfd.saved import save_network
 
     clips = shutil.copytree(talking_set, tmp_path / "clips")
     tells_nothing = {"slope": 0.0, "intercept": 0.0, "fake": 4, "real": 4}
     crop = crop_settings("none", 16, swapped=False)
     about = {"size": 16, "crop": crop, "calibration": tells_nothing}
-    net = save_net(tiny, tmp_path / "net", **about)
+    net = save_network(tiny, tmp_path / "net", **about)
     sound = clips / "clips" / "train-00" / "sound.npy"
     head, *rows = (clips / "list.csv").read_text().splitlines()
     (clips / "list.csv").write_text(f"{head}\n{rows[0]}\n")

@@ -56,10 +56,10 @@ def test_a_broken_clip_is_named_and_the_rest_kept(run_verb, few, tmp_path, capsy
     made = sorted(out.rglob("frames.npy"))
     assert len(made) == 4
     before = [path.stat().st_mtime_ns for path in made]
-    assert run_verb(*place, "--resume", "--skip-bad", "--workers", 1) == 0
+    assert run_verb(*place, "--resume", "--skip-bad", "--num-workers", 1) == 0
     assert [path.stat().st_mtime_ns for path in made] == before
     assert "1 clips were left out" in capsys.readouterr().out
-    with (out / "faults.csv").open(newline="") as file:
+    with (out / "defects.csv").open(newline="") as file:
         (fault,) = csv.DictReader(file)
     assert "broken.mp4" in fault["what"]
     assert run_verb(*place, "--resume", "--size", 32) == 2
@@ -89,7 +89,7 @@ def test_a_name_that_is_no_text(run_verb, few, tmp_path):
         (("no.csv",), "no.csv: no such file or folder"),
         (("{few}", "--size", 4), "--size must be in [16, 512]"),
         (("{few}", "--face", "no"), "--face must be largest or a number"),
-        (("{few}", "--workers", -1), "--workers must be >= 0"),
+        (("{few}", "--num-workers", -1), "--num-workers must be >= 0"),
         (("{few}", "--root", "no"), "no such folder"),
         (("{few}", "--detector", "lpb"), "--detector"),
         (("{few}/list.csv", "--out", "{few}/list.csv"), "--out must be a folder"),

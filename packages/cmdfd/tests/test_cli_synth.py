@@ -4,9 +4,9 @@ import csv
 import json
 
 import pytest
-from cmdfd.making import recipe_of
 from cmdfd.options import SynthOptions
 from cmdfd.prepared import detector_for, open_prepared
+from cmdfd.synthesizing import recipe_of
 
 FEW = ("--count", 6, "--people", 6, "--seconds", "1,1.2", "--size", 32, "--val-fraction", 0)
 

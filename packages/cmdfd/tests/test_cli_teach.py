@@ -32,7 +32,7 @@ def test_letters_of_grid(run_verb, talking_set, tmp_path, capsys, no_pictures):
     assert run_verb("teach", *options, "--out", tmp_path / "out") == 0
     assert "letters by CTC, 28 classes" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
-    assert metrics["val: letters wrong, mouth"] > 0
+    assert metrics["val_letter_error_rate_mouth"] > 0
     assert open_teacher(str(tmp_path / "out")).classes == 28
 
 
@@ -42,8 +42,8 @@ def test_a_lip_reader_after_a_recogniser(
     options = ("--data", talking_set, "--hf-asr", recogniser, *SIZES)
     assert run_verb("teach", *options, "--out", tmp_path / "out") == 0
     metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
-    assert "val: frames right, voice" not in metrics
-    assert 0 <= metrics["val: frames right, mouth"] <= 1
+    assert "val_accuracy_voice" not in metrics
+    assert 0 <= metrics["val_accuracy_mouth"] <= 1
     assert open_teacher(str(tmp_path / "out")).classes == 6
     (recogniser / "config.json").rename(recogniser / "gone.json")
     try:

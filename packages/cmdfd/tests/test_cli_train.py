@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 from cmdfd.options import LossOptions, RecipeOptions
-from cmdfd.saved import load_net
-from cmdfd.training_presets import PRESETS, resolve
+from cmdfd.presets import NETWORKS, resolve
+from cmdfd.saved import load_network
 
 SMALL = {"dim": 16, "visual_width": 2, "audio_layers": [1, 1, 1, 1], "tcn_layers": 1, "heads": 2}
 
@@ -31,7 +31,7 @@ def train_small(run_verb, talking_set):
         return run_verb("train", "--preset", "quick", *more, *arguments)
 
     patch = pytest.MonkeyPatch()
-    patch.setitem(PRESETS["quick"], "net", SMALL)
+    patch.setitem(NETWORKS, "quick", SMALL)
     yield train
     patch.undo()
 
@@ -56,7 +56,7 @@ def run(train_small, teacher, tmp_path_factory):
 
 def test_a_taught_teacher_tells_how_good_it_is(teacher):
     result = result_of(teacher)
-    right = {key.split(", ")[-1]: v for key, v in result["metrics"].items() if "right" in key}
+    right = {key.rpartition("_")[2]: v for key, v in result["metrics"].items() if "accuracy" in key}
     assert right["mouth"] > 0.45  # the most frequent class: 0.37
     assert {"voice", "mouth"} == set(right)
     assert result["metrics"]["clips"] == {"train": 8, "val": 4}
@@ -69,16 +69,16 @@ def test_a_run_leaves_all_that_is_needed(run, teacher):
     for name in ("config.yaml", "metrics.csv", "last.ckpt", "best.ckpt", "report.html"):
         assert (run / name).is_file(), name
     result = result_of(run)
-    assert "the best on val; test part" in result["title"]
+    assert "the best on val; test split" in result["title"]
     assert result["metrics"]["clips"] == {"train": 16, "val": 8, "test": 8}
     assert result["metrics"]["metadata"] == {"train": 0.5, "val": 0.5}
     assert any("metadata of val" in note for note in result["notes"])
     assert not any("cut as" in note for note in result["notes"])
     assert result["rows"][0]["fake"] == result["rows"][0]["real"] == 4
-    assert {row["split"] for row in rows_of(run / "scores.csv")} == {"val", "test"}
+    assert {row["split"] for row in rows_of(run / "items.csv")} == {"val", "test"}
     metrics = rows_of(run / "metrics.csv")
-    assert all(float(row["train/distil"]) > 0 for row in metrics)
-    net, config = load_net(run)
+    assert all(float(row["train/distill"]) > 0 for row in metrics)
+    net, config = load_network(run)
     best = torch.load(run / "best.ckpt", weights_only=True)["state_dict"]
     for name, value in net.state_dict().items():
         assert torch.equal(value, best[f"net.{name}"]), name
@@ -104,7 +104,7 @@ def test_a_resumed_run_is_the_unbroken_one(run, train_small, teacher, tmp_path, 
 def test_the_official_way(train_small, run, talking_set, tmp_path, no_pictures):
     out = tmp_path / "out"
     assert train_small("--legacy", "--init", run, "--out", out) == 0
-    net, config = load_net(out)
+    net, config = load_network(out)
     assert net.config["legacy_concat"]
     assert (config["score"], config["legacy"]) == ("fake", True)
     kept = torch.load(out / "last.ckpt", weights_only=True)["hyper_parameters"]
@@ -158,8 +158,8 @@ def test_bad_arguments_are_told_in_one_line(train_small, tmp_path, capsys, argum
 
 def test_presets():
     paper = resolve(RecipeOptions(), LossOptions(), legacy=False, cuda=True)
-    assert (paper["preset"], paper["frames_per_batch"], paper["net"]) == ("full", 2000, {})
-    official = resolve(RecipeOptions(preset="full"), LossOptions(), legacy=True, cuda=False)
+    assert (paper["preset"], paper["frames_per_batch"], paper["net"]) == ("paper", 2000, {})
+    official = resolve(RecipeOptions(preset="paper"), LossOptions(), legacy=True, cuda=False)
     assert (official["lr"], official["target"], official["max_frames"]) == (1e-5, "jeffreys", 1000)
     given = RecipeOptions(lr=0.5, size=64)
     mine = resolve(given, LossOptions("js"), legacy=True, cuda=False)
@@ -169,7 +169,7 @@ def test_presets():
 def test_a_network_of_one_stream_is_a_baseline(train_small, run_verb, talking_set, run, tmp_path):
     out = tmp_path / "visual"
     assert train_small("--stream", "visual", "--out", out) == 0
-    net, _ = load_net(out)
+    net, _ = load_network(out)
     assert net.config["stream"] == "visual"
     assert not hasattr(net, "audioEncoder")
     for checkpoint in (out, out / "last.ckpt"):

@@ -45,19 +45,24 @@ def test_people_are_in_one_part_and_lengths_tell_nothing():
     planned = plan_corpus(SMALL)
     assert len({plan.name for plan in planned}) == len(planned) == 120
     for plan in planned:
-        assert plan.face in parts[plan.part]
-        assert plan.voice in parts[plan.part]
+        assert plan.face in parts[plan.split]
+        assert plan.voice in parts[plan.split]
         assert (plan.voice != plan.face) == (plan.kind == "swap")
     shapes = {}
     for plan in planned:
-        same = shapes.setdefault((plan.part, plan.number), (plan.frames, plan.face))
+        same = shapes.setdefault((plan.split, plan.number), (plan.frames, plan.face))
         assert same == (plan.frames, plan.face)
-    counts = Counter((plan.part, plan.kind) for plan in planned)
+    counts = Counter((plan.split, plan.kind) for plan in planned)
     assert counts["train", "lipsync"] == 30
     assert counts["train", "real"] + counts["train", "lag"] == 30
     assert counts["train", "lag"] == 7
     assert ("train", "swap") not in counts
     assert {counts["test", kind] for kind in ("lipsync", "rhythm", "swap", "shift")} <= {3, 4}
+
+
+@pytest.mark.parametrize("count", range(121, 125))
+def test_there_are_as_many_clips_as_asked_for(count):
+    assert len(plan_corpus(replace(SMALL, count=count))) == count
 
 
 @pytest.mark.parametrize(
@@ -81,7 +86,7 @@ def test_recipes_that_cannot_be(change, what):
 def test_too_few_people_or_clips():
     with pytest.raises(DataError, match="raise people"):
         plan_corpus(replace(SMALL, people=4))
-    with pytest.raises(DataError, match=r"part (val|test) gets \d clips, too few for"):
+    with pytest.raises(DataError, match=r"split (val|test) gets \d clips, too few for"):
         plan_corpus(replace(SMALL, count=12))
 
 
@@ -194,7 +199,7 @@ def test_files_and_their_list(corpus):
     assert clips.notes == ()
     assert len(clips) == 20
     assert facts["methods"]["swap"] == {"train": 2, "test": 2}
-    assert find_leaks({part: clips.part(part) for part in ("train", "test")}) == []
+    assert find_leaks({part: clips.of_split(part) for part in ("train", "test")}) == []
     for entry in clips:
         assert (entry.entire, entry.audio_fake, entry.video_fake) == TRUTH[entry.method][:3]
         assert (entry.face != entry.voice) == (entry.method == "swap")
@@ -216,8 +221,8 @@ def test_lengths_of_the_files_are_at_chance(corpus):
     for measure in (False, True):
         result = audit_list(str(folder), options=AuditOptions(measure=measure, draws=50))
         assert result.metrics["auc"] == pytest.approx(0.5, abs=1e-9)
-        assert abs(result.metrics["facts"]["picture seconds"] - 0.5) < 0.3
-        assert result.metrics["shared"] == {}
+        assert abs(result.metrics["facts"]["picture_seconds"] - 0.5) < 0.3
+        assert result.metrics["shared"] == []
 
 
 def test_going_on_makes_only_what_is_missing(corpus):

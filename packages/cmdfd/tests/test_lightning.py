@@ -63,7 +63,7 @@ def test_two_steps_and_back(teacher, with_teacher, tmp_path):
     logged = trainer.callback_metrics
     names = {"train/loss", "train/ce", "val/loss", "val/auc", "val/accuracy"}
     names |= {"val/correlation_real", "val/correlation_fake"}
-    names |= {f"train/{n}" for n in ("distil", "contrast", "target") if with_teacher}
+    names |= {f"train/{n}" for n in ("distill", "contrast", "target") if with_teacher}
     assert set(logged) == names
     assert all(torch.isfinite(value) for value in logged.values())
     saved = next(tmp_path.rglob("*.ckpt"))
@@ -81,7 +81,7 @@ def test_two_steps_and_back(teacher, with_teacher, tmp_path):
 
 def test_the_loss_is_the_sum_of_its_parts(teacher):
     torch.manual_seed(0)
-    options = {"target": "jeffreys", "distil": "real", "over_time": "sum"}
+    options = {"target": "jeffreys", "distill": "real", "over_time": "sum"}
     module = CMDFDModule(TINY, teacher, w_dist=0.5, w_con=2.0, **options).eval()
     module.log_dict = lambda *_, **__: None
     batch = a_batch()
@@ -172,7 +172,7 @@ def test_mixed_precision(teacher, precision, tmp_path):
         ({"lr": 0.0}, "lr must be > 0"),
         ({"w_con": -1.0}, "w_con >= 0"),
         ({"target": "kl"}, "target must be js or jeffreys, got 'kl'"),
-        ({"distil": "fake"}, "distil must be all or real"),
+        ({"distill": "fake"}, "distill must be all or real"),
         ({"score": "mean"}, "score must be margin or fake"),
     ],
 )

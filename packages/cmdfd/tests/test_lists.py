@@ -169,7 +169,7 @@ def test_plain_lists(tmp_path):
     assert clips.labels == (0, 1, 1)
     assert [entry.split for entry in clips] == ["", "test", "train"]
     assert [entry.method for entry in clips] == ["real", "fake", "fake"]
-    assert clips.part("test")[0].identities == ("id00017",)
+    assert clips.of_split("test")[0].identities == ("id00017",)
     rows = ["a b.mp4,1,dub,ann", "c.mp4,0,,"]
     fake, real = read_list(write(tmp_path, *rows, header="path,label,method,face"))
     assert (fake.method, fake.face, real.method) == ("dub", "ann", "real")

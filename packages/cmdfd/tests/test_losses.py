@@ -127,8 +127,8 @@ def test_gradients_are_finite_where_posteriors_are_equal_or_underflow(p, q, dtyp
 
 @pytest.mark.parametrize("target", ["js", "jeffreys"])
 @pytest.mark.parametrize("over_time", ["mean", "sum"])
-@pytest.mark.parametrize("distil", ["all", "real"])
-def test_gradients_are_those_of_the_formulas(target, over_time, distil):
+@pytest.mark.parametrize("distill", ["all", "real"])
+def test_gradients_are_those_of_the_formulas(target, over_time, distill):
     torch.manual_seed(0)
     a, v = (torch.randn(2, 3, 4, dtype=torch.double, requires_grad=True) for _ in range(2))
     p, q = (x.double().requires_grad_() for x in distributions(0, 1.0, (2, 3, 5)))
@@ -136,7 +136,7 @@ def test_gradients_are_those_of_the_formulas(target, over_time, distil):
 
     def loss(*tensors):
         return correlation_distillation_loss(
-            *tensors, labels, target=target, over_time=over_time, distil=distil
+            *tensors, labels, target=target, over_time=over_time, distill=distill
         )
 
     assert torch.autograd.gradcheck(loss, (a, v, p, q))
@@ -164,12 +164,12 @@ def test_contrastive_loss_has_its_bounds(seed, frames):
 def test_distilling_real_clips_alone():
     s, r = torch.rand(2, 4, 6)
     labels = torch.tensor([0, 1, 0, 1])
-    real = distillation_loss(s, r, labels, distil="real")
+    real = distillation_loss(s, r, labels, distill="real")
     torch.testing.assert_close(real, distillation_loss(s[::2], r[::2], labels[::2]))
     torch.testing.assert_close(
         distillation_loss(s, r, labels), F.binary_cross_entropy(s, r), rtol=1e-5, atol=1e-6
     )
-    assert distillation_loss(s, r, torch.ones(4), distil="real") == 0
+    assert distillation_loss(s, r, torch.ones(4), distill="real") == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -209,8 +209,8 @@ def test_wrong_arguments_are_told():
         correlation(torch.rand(2, 3, 4), torch.rand(2, 4, 4))
     with pytest.raises(ValueError, match=r"labels \(B,\)"):
         distillation_loss(s, s, labels[:1])
-    with pytest.raises(ValueError, match="distil must be all or real"):
-        distillation_loss(s, s, labels, distil="fake")
+    with pytest.raises(ValueError, match="distill must be all or real"):
+        distillation_loss(s, s, labels, distill="fake")
     with pytest.raises(ValueError, match="over_time must be mean or sum"):
         contrastive_loss(s, s, labels, over_time="max")
     with pytest.raises(ValueError, match=r"\(B, T, 2\)"):

@@ -136,8 +136,8 @@ def test_it_compiles_without_breaks(tiny):
         ({"dim": 20}, "dim must be a multiple of 8"),
         ({"audio_layers": (1, 1)}, "four numbers"),
         ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
-        ({"visual_width": 0}, r"must be in \[1, 1024\]"),
-        ({"dim": 1 << 20}, r"must be in \[1, 1024\]"),
+        ({"visual_width": 0}, r"visual_width must be in \[1, 256\]"),
+        ({"dim": 1 << 20}, r"dim must be in \[1, 1024\]"),
     ],
 )
 def test_wrong_sizes_are_told(change, message):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cmdfd.model import CMDFDNet
 from cmdfd.official import load_official, student_weights
-from cmdfd.saved import load_net, save_net
+from cmdfd.saved import load_network, save_network
 from papercommons.errors import DataError
 
 
@@ -39,8 +39,8 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
 
 @torch.no_grad()
 def test_a_network_comes_back(tiny, tmp_path):
-    folder = save_net(tiny, tmp_path / "export", size=16, made_by="a test")
-    again, config = load_net(tmp_path)
+    folder = save_network(tiny, tmp_path / "export", size=16, made_by="a test")
+    again, config = load_network(tmp_path)
     assert not again.training
     assert config["size"] == 16
     inputs = torch.randn(1, 20, 13), torch.randint(0, 256, (1, 5, 16, 16))
@@ -60,8 +60,8 @@ def test_a_network_comes_back(tiny, tmp_path):
     ],
 )
 def test_a_broken_configuration_is_told_in_one_line(tiny, tmp_path, change, message):
-    config = save_net(tiny, tmp_path) / "config.json"
+    config = save_network(tiny, tmp_path) / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     with pytest.raises(DataError, match=message) as caught:
-        load_net(tmp_path)
+        load_network(tmp_path)
     assert "\n" not in str(caught.value)

@@ -10,13 +10,13 @@ from cmdfd.data import AVData
 from cmdfd.entries import ClipEntry
 from cmdfd.layouts import open_clips
 from cmdfd.options import CropOptions
+from cmdfd.preparation import prepare_clip
 from cmdfd.prepared import (
     crop_settings,
     detector_for,
     is_prepared,
     open_prepared,
 )
-from cmdfd.preparing import prepare_clip
 from cmdfd.preparing_lists import (
     Preparation,
     detector_of,
@@ -61,13 +61,13 @@ def test_forged_parts_move_with_the_begin_of_the_picture():
 
 def test_parts_and_subsets_keep_their_originals(prepared):
     clips = open_prepared(prepared)
-    test = clips.part("test")
-    assert (len(test), clips.part("train")) == (16, None)
+    test = clips.of_split("test")
+    assert (len(test), clips.of_split("train")) == (16, None)
     picked = test.select(test.entries[5:7])
     assert [one.video.name for one in picked.originals()] == ["test_13.mp4", "test_14.mp4"]
     assert picked.originals()[0].frames == 50
     assert abs(picked.originals()[0].offset) < 0.1
-    data = AVData(test, val=clips.part("val"), frames_per_batch=200)
+    data = AVData(test, val=clips.of_split("val"), frames_per_batch=200)
     batch = next(iter(data.loader("train")))
     assert batch.frames.shape[2:] == (32, 32)
     assert batch.mfcc.shape[1:] == (4 * batch.frames.shape[1], 13)
@@ -98,7 +98,7 @@ def test_clips_that_cannot_be_used_are_named(striped, tmp_path):
         prepare_list(mixed, tmp_path / "out", HOW)
     report = prepare_list(mixed, tmp_path / "out", HOW, skip_bad=True)
     assert (len(report.kept), len(report.faults)) == (2, 1)
-    assert "bad.mp4" in (tmp_path / "out" / "faults.csv").read_text()
+    assert "bad.mp4" in (tmp_path / "out" / "defects.csv").read_text()
     assert len(open_prepared(tmp_path / "out")) == 2
     with pytest.raises(DataError, match="1 of 1 clips"):
         prepare_list(replace(clips, entries=(bad,)), tmp_path / "no", HOW, skip_bad=True)

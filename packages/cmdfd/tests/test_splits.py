@@ -43,13 +43,13 @@ def test_no_two_parts_share_anybody(seed, pairs):
     clips = [clip(f"r{who}", 0, who, who) for who in PEOPLE]
     clips += [clip(f"s{who}", 1, who, who) for who in PEOPLE]
     clips += [clip(f"f{k}", 1, *pair) for k, pair in enumerate(pairs)]
-    parts, crossing = split_by_identity(clips, {"train": 0.6, "val": 0.2, "test": 0.2}, seed=seed)
-    assert find_leaks(parts) == []
-    kept = [entry for members in parts.values() for entry in members]
+    splits, crossing = split_by_identity(clips, {"train": 0.6, "val": 0.2, "test": 0.2}, seed=seed)
+    assert find_leaks(splits) == []
+    kept = [entry for members in splits.values() for entry in members]
     assert sorted(e.name for e in [*kept, *crossing]) == sorted(e.name for e in clips)
     assert all(entry.face != entry.voice for entry in crossing)
     again = split_by_identity(clips[::-1], {"train": 0.6, "val": 0.2, "test": 0.2}, seed=seed)
-    assert {e.name for e in again.parts["val"]} == {e.name for e in parts["val"]}
+    assert {e.name for e in again.splits["val"]} == {e.name for e in splits["val"]}
 
 
 def test_what_is_left_out_is_counted():
@@ -57,16 +57,16 @@ def test_what_is_left_out_is_counted():
     clips += [clip(f"{a}{b}", 1, a, b, method="swap") for a in PEOPLE[:30] for b in PEOPLE[30:]]
     split = split_by_identity(clips, {"train": 0.5, "test": 0.5})
     assert len(split.crossing) == pytest.approx(450, abs=120)  # half of the pairs
-    assert f"left out, for people of two parts: {len(split.crossing)} swap" in split.words
+    assert f"left out, for people of two splits: {len(split.crossing)} swap" in split.words
 
 
 def test_without_people_the_genuine_clip_counts():
     clips = [clip(f"r{k}", 0, source=f"s{k}") for k in range(40)]
     clips += [clip(f"f{k}", 1, source=f"s{k}") for k in range(40)]
-    parts = split_by_identity(clips, {"train": 0.5, "test": 0.5}).parts
-    assert find_leaks(parts) == []
-    assert {e.name[1:] for e in parts["test"] if e.entire} == {
-        e.name[1:] for e in parts["test"] if not e.entire
+    splits = split_by_identity(clips, {"train": 0.5, "test": 0.5}).splits
+    assert find_leaks(splits) == []
+    assert {e.name[1:] for e in splits["test"] if e.entire} == {
+        e.name[1:] for e in splits["test"] if not e.entire
     }
 
 

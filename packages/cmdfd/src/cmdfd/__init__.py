@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from cmdfd.mel import mfcc
     from cmdfd.model import CMDFDNet
     from cmdfd.official import load_official
+    from cmdfd.preparation import prepare_clip
     from cmdfd.prepared import PreparedClips, open_prepared
     from cmdfd.prepared_data import PreparedData
-    from cmdfd.preparing import prepare_clip
-    from cmdfd.saved import load_net, save_net
+    from cmdfd.saved import load_network, save_network
     from cmdfd.teachers import ContentTeacher
     from cmdfd.teaching_saved import open_teacher
 
@@ -35,14 +35,14 @@ _HOME = {
     "PreparedClips": "cmdfd.prepared",
     "PreparedData": "cmdfd.prepared_data",
     "correlation_distillation_loss": "cmdfd.losses",
-    "load_net": "cmdfd.saved",
+    "load_network": "cmdfd.saved",
     "load_official": "cmdfd.official",
     "mfcc": "cmdfd.mel",
     "open_prepared": "cmdfd.prepared",
     "open_teacher": "cmdfd.teaching_saved",
-    "prepare_clip": "cmdfd.preparing",
+    "prepare_clip": "cmdfd.preparation",
     "read_clip": "cmdfd.clips",
-    "save_net": "cmdfd.saved",
+    "save_network": "cmdfd.saved",
 }
 
 __all__ = [
@@ -54,14 +54,14 @@ __all__ = [
     "PreparedData",
     "__version__",
     "correlation_distillation_loss",
-    "load_net",
+    "load_network",
     "load_official",
     "mfcc",
     "open_prepared",
     "open_teacher",
     "prepare_clip",
     "read_clip",
-    "save_net",
+    "save_network",
 ]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from papercommons.metrics.bootstrap import group_weights
+from papercommons.metrics.bootstrap import with_intervals
 from papercommons.metrics.roc import unchecked_auc, weighted_auc
 from torch import Tensor
 
@@ -22,14 +22,13 @@ from cmdfd.entries import ClipEntry
 ALL = "all"
 FACTS: dict[str, Callable[[ClipEntry], float | None]] = {
     "offset": lambda entry: entry.offset,
-    "picture seconds": lambda entry: entry.video_seconds,
-    "sound seconds": lambda entry: entry.audio_seconds,
-    "frames per second": lambda entry: entry.fps,
-    "sample rate": lambda entry: entry.sample_rate,
+    "picture_seconds": lambda entry: entry.video_seconds,
+    "sound_seconds": lambda entry: entry.audio_seconds,
+    "frames_per_second": lambda entry: entry.fps,
+    "sample_rate": lambda entry: entry.sample_rate,
 }
 FEW, CLEAR = 20, 0.75  # with fewer people intervals are too narrow: only a clear AUC is a leak
 _DIGITS = 6  # of seconds; below, numbers differ by rounding alone
-_CHUNK = 4_000_000  # weights at a time: 100 MB
 
 
 class Separation(NamedTuple):
@@ -102,7 +101,6 @@ class Audit:
 def audit_entries(
     entries: Iterable[ClipEntry],
     *,
-    level: float = 0.95,
     draws: int = 1000,
     seed: int = 0,
 ) -> Audit:
@@ -112,25 +110,22 @@ def audit_entries(
 
     Args:
         entries: at least one; see `cmdfd.headers.with_headers` for the lengths of the files.
-        level: share of the intervals, in (0, 1).
         draws: resamples, >= 1.
         seed: of the resampling.
 
     Raises:
-        ValueError: no entries, or level or draws out of range.
+        ValueError: no entries, or draws < 1.
     """
     clips = list(entries)
-    if not clips or not 0 < level < 1 or draws < 1:
-        raise ValueError(
-            f"needs entries, level in (0, 1), draws >= 1, got {len(clips)}, {level}, {draws}"
-        )
+    if not clips or draws < 1:
+        raise ValueError(f"needs entries and draws >= 1, got {len(clips)} and {draws}")
     known = [entry for entry in clips if entry.offset is not None]
     reals = [entry for entry in known if not entry.entire]
     methods = sorted({entry.method for entry in clips if entry.entire})
     separations = []
     for method in [ALL, *(methods if len(methods) > 1 else [])]:
         fakes = [entry for entry in known if entry.entire and method in (ALL, entry.method)]
-        separations.append(_separation(method, fakes, reals, level, draws, seed))
+        separations.append(_separation(method, fakes, reals, draws, seed))
     return Audit(
         separations,
         {name: _fact_auc(clips, fact) for name, fact in FACTS.items()},
@@ -144,7 +139,6 @@ def _separation(
     method: str,
     fakes: Sequence[ClipEntry],
     reals: Sequence[ClipEntry],
-    level: float,
     draws: int,
     seed: int,
 ) -> Separation:
@@ -155,9 +149,13 @@ def _separation(
     auc = unchecked_auc(scores.numpy(), positive.numpy())
     low = high = torch.nan
     if fakes and reals:
-        drawn = _drawn(scores, positive, groups, draws, seed)
-        tail = (1 - level) / 2
-        low, high = drawn.nanquantile(torch.tensor([tail, 1 - tail]).double()).tolist()
+        drawn = with_intervals(
+            lambda weights: {"auc": weighted_auc(scores, positive, weights)},
+            groups,
+            draws=draws,
+            seed=seed,
+        )
+        _, low, high = drawn["auc"]
     return Separation(
         method,
         len(fakes),
@@ -176,23 +174,6 @@ def _separation(
 def _offsets(clips: Sequence[ClipEntry]) -> Tensor:
     values = torch.tensor([entry.offset or 0.0 for entry in clips], dtype=torch.double)
     return values.round(decimals=_DIGITS)
-
-
-def _drawn(
-    scores: Tensor, positive: Tensor, groups: Sequence[str], draws: int, seed: int
-) -> Tensor:
-    """Return the AUC of each resample, shape (draws,); NaN where a class is missing in it."""
-    size = max(1, _CHUNK // len(groups))
-    return torch.cat(
-        [
-            weighted_auc(
-                scores,
-                positive,
-                group_weights(groups, draws=min(size, draws - begin), seed=seed + begin),
-            )
-            for begin in range(0, draws, size)
-        ]
-    )
 
 
 def _ties(fake: Tensor, real: Tensor) -> float:

@@ -17,6 +17,7 @@ from cmdfd.audit import Audit, Separation, audit_entries
 from cmdfd.entries import ClipEntry, ClipList, join
 from cmdfd.headers import with_headers
 from cmdfd.layouts import Layout, open_clips
+from cmdfd.options import PACKAGE
 from cmdfd.prepared import ORIGINALS, is_prepared
 from cmdfd.splits import Leak, find_leaks
 
@@ -58,7 +59,7 @@ def audit_list(
     """Audit lists of clips, and return what was found.
 
     Args:
-        paths: lists and folders, see `cmdfd.layouts`. Where they have no splits, each is a part.
+        paths: lists and folders, see `cmdfd.layouts`. Where they have no splits, each is one.
         out: folder for report.html and result.json; None writes nothing.
         overwrite: empty `out` first if it holds an earlier run.
         options: how.
@@ -95,9 +96,9 @@ def audit_list(
             "the files"
         )
     audit = audit_entries(entries, draws=how.draws, seed=how.seed)
-    leaks = find_leaks(parts_of(lists))
+    leaks = find_leaks(splits_of(lists))
     result = Result(
-        package="cmdfd",
+        package=PACKAGE,
         command="cmdfd-audit",
         title=f"{clips.source}: {len(entries):,} clips, sound minus picture alone as a detector",
         rows=[separation_row(one) for one in audit.separations],
@@ -109,7 +110,7 @@ def audit_list(
             for e in entries
         ),
         device="cpu",
-        notes=[*_remarks(audit), *(leak.words for leak in leaks), *clips.notes, *_faults(faults)],
+        notes=[*_notes_of(audit), *(leak.words for leak in leaks), *clips.notes, *_faults(faults)],
     )
     if out is not None:
         write_report(Path(out) / "report.html", result, _sections(audit, entries, leaks, faults))
@@ -129,19 +130,19 @@ def listed(place: str) -> str:
     return str(originals) if is_prepared(folder) and originals.is_file() else place
 
 
-def parts_of(lists: Mapping[str, ClipList]) -> dict[str, list[ClipEntry]]:
+def splits_of(lists: Mapping[str, ClipList]) -> dict[str, list[ClipEntry]]:
     """Return the clips of each split; of each list, where no list has splits.
 
     Args:
         lists: name -> its clips.
     """
-    parts: dict[str, list[ClipEntry]] = {}
-    split = any(entry.split for clips in lists.values() for entry in clips)
+    found: dict[str, list[ClipEntry]] = {}
+    divided = any(entry.split for clips in lists.values() for entry in clips)
     for name, clips in lists.items():
         for entry in clips:
-            part = (entry.split or "no split") if split else Path(name).stem
-            parts.setdefault(part, []).append(entry)
-    return parts
+            split = (entry.split or "no split") if divided else Path(name).stem
+            found.setdefault(split, []).append(entry)
+    return found
 
 
 def separation_row(one: Separation) -> dict[str, Any]:
@@ -223,19 +224,20 @@ def _metrics(audit: Audit, leaks: Sequence[Leak], faults: Sequence[str]) -> dict
         "clips": audit.clips,
         "without_lengths": audit.unknown,
         "balance": audit.balance,
-        "faults": len(faults),
-        "shared": {
-            f"{leak.one} and {leak.other}": {
+        "left_out": len(faults),
+        "shared": [
+            {
+                "splits": [leak.one, leak.other],
                 "people": len(leak.people),
-                "genuine clips": len(leak.sources),
+                "genuine_clips": len(leak.sources),
                 "files": len(leak.files),
             }
             for leak in leaks
-        },
+        ],
     }
 
 
-def _remarks(audit: Audit) -> list[str]:
+def _notes_of(audit: Audit) -> list[str]:
     fakes = sum(int(str(row["clips"])) for row in audit.balance if row["label"] == "fake")
     reals = audit.clips - fakes
     notes = [f"classes: {reals} real, {fakes} fake"]
@@ -246,7 +248,7 @@ def _remarks(audit: Audit) -> list[str]:
         notes.append(f"{audit.unknown} clips do not state their lengths and are left out")
     for name, auc in list(audit.facts.items())[1:]:
         if not np.isnan(auc) and abs(auc - 0.5) > 0.1:
-            notes.append(f"the {name} alone have an AUC of {auc:.3f}")
+            notes.append(f"the {name.replace('_', ' ')} alone have an AUC of {auc:.3f}")
     return notes
 
 
@@ -269,21 +271,21 @@ def _sections(
         Section(
             "Other facts",
             "AUC of what else lists or headers state, over all clips.",
-            rows=[{"fact": name, "AUC": auc} for name, auc in audit.facts.items()],
+            rows=[{"fact": k.replace("_", " "), "AUC": v} for k, v in audit.facts.items()],
         ),
         Section("Classes", rows=audit.balance),
     ]
     if leaks:
         rows = [
             {
-                "parts": f"{leak.one} and {leak.other}",
+                "splits": f"{leak.one} and {leak.other}",
                 "people": len(leak.people),
                 "genuine clips": len(leak.sources),
                 "files": len(leak.files),
             }
             for leak in leaks
         ]
-        sections.append(Section("What parts share", leaks[0].words, rows=rows))
+        sections.append(Section("What splits share", leaks[0].words, rows=rows))
     if faults:
         sections.append(
             Section(

@@ -14,7 +14,7 @@ from papercommons.report import Result
 from cmdfd.layouts import Layout
 from cmdfd.options import (
     CropOptions,
-    ListOptions,
+    DataOptions,
     LossOptions,
     RecipeOptions,
     SynthOptions,
@@ -35,12 +35,13 @@ from cmdfd.teaching_saved import check_recogniser, check_teacher
 
 def prepare(
     *places: str,
-    out: str = "runs/cmdfd-prepared",
+    out: str = "runs/cmdfd-prepare",
     size: int = 112,
     label: Literal["real", "fake"] | None = None,
+    num_workers: int = 0,
     resume: bool = False,
     overwrite: bool = False,
-    lists: ListOptions = ListOptions(),
+    lists: DataOptions = DataOptions(),
     crop: CropOptions = CropOptions(),
 ) -> Result:
     """Cut clips to the speaking face at 25 frames per second, with 16 kHz sound of the same time.
@@ -48,10 +49,11 @@ def prepare(
     Args:
         places: lists, sets, or folders with real/ and fake/; with --label also videos and folders
             of them.
-        out: new folder for list.csv, clips/, originals.csv, faults.csv, result.json and
+        out: new folder for list.csv, clips/, originals.csv, defects.csv, result.json and
             report.html; the other commands take it.
         size: side of the faces in pixels.
         label: what all clips are, for videos and folders without labels.
+        num_workers: processes that prepare clips; 0 is the main one.
         resume: go on with an interrupted run in --out; what is done and unchanged is kept.
         overwrite: empty --out first if it holds an earlier run.
         lists: the data.
@@ -61,11 +63,12 @@ def prepare(
         raise DataError("give a list, a set or a folder, e.g. cmdfd-prepare list.csv --out DIR")
     check_places(*places)
     check_size(size)
+    check_at_least(0, num_workers=num_workers)
     read = [*places, lists.root]
     check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=read)
-    from cmdfd.preparing_command import prepare_places
+    from cmdfd.preparing import prepare_places
 
-    return prepare_places(places, out, size, label, resume, overwrite, lists, crop)
+    return prepare_places(places, out, size, label, num_workers, resume, overwrite, lists, crop)
 
 
 def audit(
@@ -82,10 +85,10 @@ def audit(
     """Say what lists and files give away beside their labels: lengths, shared people, balance.
 
     Args:
-        places: lists, sets or folders; where they have no splits, each is a part. Of a folder of
+        places: lists, sets or folders; where they have no splits, each is one. Of a folder of
             cmdfd-prepare the files count that it was made of.
         out: folder for result.json and report.html; nothing is written if not given.
-        layout: see cmdfd-prepare.
+        layout: list, folders, fakeavceleb or segments, see cmdfd-prepare; auto finds out.
         root: folder where the files of lists are.
         measure: read the lengths from the headers of the files, not from the lists.
         skip_bad: go on without lines and files that cannot be used (they are named).
@@ -96,7 +99,7 @@ def audit(
     if not places:
         raise DataError("give a list, e.g. cmdfd-audit list.csv")
     check_places(*places)
-    ListOptions(layout, root)
+    DataOptions(layout, root)
     check_at_least(10, bootstrap=bootstrap)
     check_seed(seed)
     if out is not None:
@@ -114,7 +117,7 @@ def synth(
     kinds: list[str] | None = None,
     size: int = 112,
     seed: int = 0,
-    workers: int = 0,
+    num_workers: int = 0,
     resume: bool = False,
     overwrite: bool = False,
     options: SynthOptions = SynthOptions(),
@@ -123,23 +126,23 @@ def synth(
 
     Args:
         out: new folder for videos/, list.csv, facts.json, result.json and report.html.
-        count: clips to make; one more or fewer where the shares of the parts leave fractions.
-        kinds: real, lag, lipsync, lipsync_clean, rhythm, swap, shift, partial: those in all parts;
+        count: clips to make, of all splits and kinds together.
+        kinds: real, lag, lipsync, lipsync_clean, rhythm, swap, shift, partial: those in all splits;
             real, lag and lipsync if not given.
         size: side of the pictures in pixels, even.
         seed: of everything.
-        workers: processes that make clips; 0 is the main one.
+        num_workers: processes that make clips; 0 is the main one.
         resume: go on with an interrupted run in --out.
         overwrite: empty --out first if it holds an earlier run.
         options: what is made.
     """
     check_at_least(1, count=count)
-    check_at_least(0, workers=workers)
+    check_at_least(0, num_workers=num_workers)
     check_seed(seed)
     check_out(out, resume=resume, overwrite=overwrite, go_on="--resume")
-    from cmdfd.making import make_corpus
+    from cmdfd.synthesizing import make_corpus
 
-    return make_corpus(out, count, kinds, size, seed, workers, resume, overwrite, options)
+    return make_corpus(out, count, kinds, size, seed, num_workers, resume, overwrite, options)
 
 
 def teach(
@@ -147,8 +150,8 @@ def teach(
     data: str,
     val: str | None = None,
     hf_asr: str | None = None,
-    out: str = "runs/cmdfd-teacher",
-    lists: ListOptions = ListOptions(),
+    out: str = "runs/cmdfd-teach",
+    lists: DataOptions = DataOptions(),
     crop: CropOptions = CropOptions(),
     options: TeachOptions = TeachOptions(),
     run: FloatRunOptions = FloatRunOptions(),
@@ -176,7 +179,7 @@ def teach(
     check_out(out, resume=run.resume, overwrite=run.overwrite, go_on="--resume last", keep=read)
     if hf_asr is not None:
         check_recogniser(hf_asr)
-    from cmdfd.teaching_command import teach_network
+    from cmdfd.teaching import teach_network
 
     return teach_network(data, val, hf_asr, out, lists, crop, options, run)
 
@@ -191,7 +194,7 @@ def train(
     init: str | None = None,
     legacy: bool = False,
     allow_leak: bool = False,
-    lists: ListOptions = ListOptions(),
+    lists: DataOptions = DataOptions(),
     crop: CropOptions = CropOptions(),
     recipe: RecipeOptions = RecipeOptions(),
     losses: LossOptions = LossOptions(),
@@ -200,19 +203,19 @@ def train(
     """Train a detector that compares voice and mouth, with a teacher's agreement or without.
 
     Args:
-        data: list, set or prepared folder; it may hold val and test parts.
+        data: list, set or prepared folder; it may hold val and test splits.
         val: another one for validation.
         test: another one for testing.
-        out: new folder for checkpoints, metrics.csv, export/, scores.csv, result.json and
+        out: new folder for checkpoints, metrics.csv, export/, items.csv, result.json and
             report.html.
         teacher: none (the plain classifier); a folder of cmdfd-teach; hf:FOLDER, a recogniser of
             Hugging Face after which a lip reader is taught first; official:AUDIO,VIDEO,LIPS,
             files of the official recognisers.
         init: weights to begin with: a run, a saved network, or a file of the official code or of
-            TalkNet (with --preset full).
+            TalkNet (with --preset paper).
         legacy: train as the official code does: its target, grey, features, learning rate, joined
             clips and a teacher with dropout.
-        allow_leak: accept people, genuine clips or files that are in two parts.
+        allow_leak: accept people, genuine clips or files that are in two splits.
         lists: the data.
         crop: how faces are cut.
         recipe: the recipe.
@@ -249,8 +252,8 @@ def evaluate(
     bootstrap: int = 1000,
     out: str | None = None,
     resume: bool = False,
-    workers: int = 0,
-    lists: ListOptions = ListOptions(),
+    num_workers: int = 0,
+    lists: DataOptions = DataOptions(),
     faces: FaceOptions = FaceOptions(),
     windows: WindowOptions = WindowOptions(),
     run: ComputeOptions = ComputeOptions(),
@@ -263,7 +266,7 @@ def evaluate(
         checkpoint: the --out folder of cmdfd-train, its export/, a .ckpt file, or a file of
             official weights.
         split: of lists that have splits; auto is test, or all where there are none.
-        calibrate_on: list (its val part, if it has one) from which the threshold and probabilities
+        calibrate_on: list (its val split, if it has one) from which the threshold and probabilities
             come; it must share no clip with --data.
         calibration: calibration.json of an earlier run, instead.
         threshold: on the score; the calibration's, or 0, if not given.
@@ -272,20 +275,20 @@ def evaluate(
         teacher: of the divergence: a folder of cmdfd-teach, or official:AUDIO,VIDEO,LIPS.
         resample: what the intervals draw: persons (clips where nobody is known) or clips.
         bootstrap: resamples.
-        out: folder for scores.csv, curves/, calibration.json, result.json and report.html; nothing
+        out: folder for items.csv, curves/, calibration.json, result.json and report.html; nothing
             is written if not given.
         resume: go on with an interrupted run in --out.
-        workers: processes that prepare clips; 0 is the main one.
+        num_workers: processes that prepare clips; 0 is the main one.
         lists: the data.
         faces: how faces are cut, of clips that are not prepared.
-        windows: windows and parts.
+        windows: windows and forged parts.
         run: where and how to compute.
     """
     if not data:
         raise DataError("--data is empty; give lists or folders of clips")
     check_places(*data, calibrate_on)
     check_at_least(10, bootstrap=bootstrap)
-    check_at_least(0, workers=workers)
+    check_at_least(0, num_workers=num_workers)
     read = [*data, checkpoint, calibrate_on, calibration, lists.root]
     read += check_judged(checkpoint, threshold, calibrate_on, calibration, baselines, teacher)
     check_outputs(out, resume=resume, overwrite=run.overwrite, read=read)
@@ -304,7 +307,7 @@ def evaluate(
         bootstrap,
         out,
         resume,
-        workers,
+        num_workers,
     )
     return evaluate_lists(what, lists, faces, windows, run)
 
@@ -317,14 +320,12 @@ def predict(
     curve: str | None = None,
     out: str | None = None,
     resume: bool = False,
-    lists: ListOptions = ListOptions(),
+    lists: DataOptions = DataOptions(),
     faces: FaceOptions = FaceOptions(),
     windows: WindowOptions = WindowOptions(),
     run: ComputeOptions = ComputeOptions(),
 ) -> Result:
     """Say of clips whether voice and mouth go together: fake or real, second by second.
-
-    A clip that cannot be used among others is named and counted, and the others are looked at.
 
     Args:
         clips: video files, folders (searched at any depth), lists, and folders of cmdfd-prepare.
@@ -338,7 +339,7 @@ def predict(
         resume: go on with an interrupted run in --out; what is done and unchanged is kept.
         lists: the data.
         faces: how faces are cut, of clips that are not prepared.
-        windows: windows and parts.
+        windows: windows and forged parts.
         run: where and how to compute.
     """
     if not clips:

@@ -1,7 +1,7 @@
-"""A made corpus of talking faces: who is in which part, and which clips there are.
+"""A made corpus of talking faces: who is in which split, and which clips there are.
 
-Every clip follows from (seed, part, kind, number). Nobody is in two parts. The clip number k of a
-part has one length and one face for all kinds, so that neither tells real from fake.
+Every clip follows from (seed, split, kind, number). Nobody is in two splits. The clip number k of a
+split has one length and one face for all kinds, so that neither tells real from fake.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cmdfd.talking import make_speaker
 if TYPE_CHECKING:
     from cmdfd.data import ArrayClips
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 TRAIN_KINDS: tuple[Kind, ...] = ("real", "lag", "lipsync")
 UNSEEN_KINDS: tuple[Kind, ...] = ("lipsync_clean", "rhythm", "swap", "shift", "partial")
 _LAG_EVERY = 4  # of the real clips, one in so many lags
@@ -32,14 +32,14 @@ class Recipe:
     """What is made.
 
     Attributes:
-        count: clips of all parts, >= 2 per kind and part.
-        kinds: for all parts, see `cmdfd.kinds`; with at least one real and one fake.
-        unseen: for the test part alone.
-        real_share: share of real clips in each part, in (0, 1).
-        people: how many there are, at least 2 in each part.
+        count: clips of all splits, >= 2 per kind and split.
+        kinds: for all splits, see `cmdfd.kinds`; with at least one real and one fake.
+        unseen: for the test split alone.
+        real_share: share of real clips in each split, in (0, 1).
+        people: how many there are, at least 2 in each split.
         seconds: shortest and longest clip, >= 1.
         size: side of the frames in pixels, even, >= 32.
-        val_fraction: share of clips and people for validation; 0 makes no such part.
+        val_fraction: share of clips and people for validation; 0 makes no such split.
         test_fraction: the same for testing.
         quality: best and worst constant rate factor of the videos, 0 to 51.
         seed: of everything.
@@ -87,8 +87,8 @@ class Recipe:
     def shares(self) -> dict[str, float]:
         """Part -> its share, for those that have one."""
         train = 1 - self.val_fraction - self.test_fraction
-        every = dict(zip(PARTS, (train, self.val_fraction, self.test_fraction), strict=True))
-        return {part: share for part, share in every.items() if share > 0}
+        every = dict(zip(SPLITS, (train, self.val_fraction, self.test_fraction), strict=True))
+        return {split: share for split, share in every.items() if share > 0}
 
     def settings(self) -> dict[str, object]:
         """Return the recipe in plain types."""
@@ -100,16 +100,16 @@ class Planned(NamedTuple):
 
     Attributes:
         name: of the clip, unique.
-        part: train, val or test.
+        split: train, val or test.
         kind: see `cmdfd.kinds`.
-        number: of the clip among those of its part and kind.
+        number: of the clip among those of its split and kind.
         face: number of the person who is seen.
         voice: number of the person who is heard.
         frames: of the clip.
     """
 
     name: str
-    part: str
+    split: str
     kind: Kind
     number: int
     face: int
@@ -118,42 +118,49 @@ class Planned(NamedTuple):
 
 
 def plan_corpus(recipe: Recipe) -> list[Planned]:
-    """Return the clips of a corpus, part by part and kind by kind.
+    """Return the clips of a corpus, split by split and kind by kind.
 
     Args:
         recipe: of the corpus.
 
     Raises:
-        DataError: too few people or clips for the parts.
+        DataError: too few people or clips for the splits.
     """
     people = divide_people(recipe)
+    held_out = {k: round(v * recipe.count) for k, v in recipe.shares.items() if k != "train"}
     planned = []
-    for part, share in recipe.shares.items():
-        counts = _counts(recipe, part, round(share * recipe.count))
+    for split in recipe.shares:
+        rest = recipe.count - sum(held_out.values())
+        counts = _counts(recipe, split, held_out.get(split, rest))
         for kind, count in counts.items():
-            planned += [_plan(recipe, part, kind, k, people[part]) for k in range(count)]
+            planned += [_plan(recipe, split, kind, k, people[split]) for k in range(count)]
     return planned
 
 
 def divide_people(recipe: Recipe) -> dict[str, list[int]]:
-    """Return the numbers of the people of each part.
+    """Return the numbers of the people of each split.
 
     Raises:
-        DataError: a part has fewer than 2.
+        DataError: a split has fewer than 2.
     """
-    parts = stratified_split([0] * recipe.people, recipe.shares, seed=recipe.seed)
-    for part, members in parts.items():
+    splits = stratified_split([0] * recipe.people, recipe.shares, seed=recipe.seed)
+    for split, members in splits.items():
         if len(members) < 2:
             raise DataError(
-                f"part {part} would have {len(members)} of {recipe.people} people; expected 2 or "
+                f"split {split} would have {len(members)} of {recipe.people} people; expected 2 or "
                 "more: raise people"
             )
-    return parts
+    return splits
 
 
 def make_planned(plan: Planned, recipe: Recipe) -> TalkingClip:
-    """Return one clip of a corpus, see `cmdfd.kinds.make_clip`."""
-    seeds = (recipe.seed, PARTS.index(plan.part), KINDS.index(plan.kind), plan.number)
+    """Return one clip of a corpus, see `cmdfd.kinds.make_clip`.
+
+    Args:
+        plan: of the clip.
+        recipe: of the corpus.
+    """
+    seeds = (recipe.seed, SPLITS.index(plan.split), KINDS.index(plan.kind), plan.number)
     return make_clip(
         plan.kind,
         make_speaker(plan.face, recipe.seed),
@@ -182,9 +189,9 @@ def as_arrays(clips: Sequence[TalkingClip], names: Sequence[str] = ()) -> ArrayC
     )
 
 
-def _counts(recipe: Recipe, part: str, total: int) -> Mapping[Kind, int]:
-    """Return how many clips of each kind a part gets."""
-    kinds = dict.fromkeys([*recipe.kinds, *(recipe.unseen if part == "test" else ())])
+def _counts(recipe: Recipe, split: str, total: int) -> Mapping[Kind, int]:
+    """Return how many clips of each kind a split gets."""
+    kinds = dict.fromkeys([*recipe.kinds, *(recipe.unseen if split == "test" else ())])
     genuine = [kind for kind in REAL_KINDS if kind in kinds]
     forged = [kind for kind in kinds if kind not in REAL_KINDS]
     reals = round(recipe.real_share * total)
@@ -196,15 +203,15 @@ def _counts(recipe: Recipe, part: str, total: int) -> Mapping[Kind, int]:
         counts[kind] = (total - reals + len(forged) - 1 - rank) // len(forged)
     if min(counts.values()) < 1:
         raise DataError(
-            f"part {part} gets {total} clips, too few for {', '.join(counts)}; raise count"
+            f"split {split} gets {total} clips, too few for {', '.join(counts)}; raise count"
         )
     return counts
 
 
-def _plan(recipe: Recipe, part: str, kind: Kind, number: int, people: Sequence[int]) -> Planned:
-    rng = np.random.default_rng((recipe.seed, PARTS.index(part), 99, number))
+def _plan(recipe: Recipe, split: str, kind: Kind, number: int, people: Sequence[int]) -> Planned:
+    rng = np.random.default_rng((recipe.seed, SPLITS.index(split), 99, number))
     low, high = (round(seconds * FPS) for seconds in recipe.seconds)
     frames = int(rng.integers(low, high + 1))
     face, voice = (people[k] for k in rng.choice(len(people), 2, replace=False))
-    name = f"{part}-{kind}-{number:05d}"
-    return Planned(name, part, kind, number, face, voice if kind == "swap" else face, frames)
+    name = f"{split}-{kind}-{number:05d}"
+    return Planned(name, split, kind, number, face, voice if kind == "swap" else face, frames)

@@ -31,10 +31,11 @@ from papercommons.files import atomic_path, hash_files, prepare_out, write_csv, 
 from papercommons.versions import installed_version
 from papercommons.video.writing import write_clip
 
-from cmdfd.corpus import PARTS, Planned, Recipe, divide_people, make_planned, plan_corpus
+from cmdfd.corpus import SPLITS, Planned, Recipe, divide_people, make_planned, plan_corpus
 from cmdfd.kinds import TalkingClip
 from cmdfd.lists import text_of_segments
 from cmdfd.mouths import FPS, frame_classes
+from cmdfd.options import PACKAGE
 from cmdfd.speech import SAMPLE_RATE, Phoneme
 from cmdfd.talking import make_speaker
 
@@ -45,7 +46,7 @@ def write_corpus(
     out: str | Path,
     recipe: Recipe,
     *,
-    workers: int = 0,
+    num_workers: int = 0,
     resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -54,34 +55,34 @@ def write_corpus(
     Args:
         out: folder, see the module.
         recipe: what is made.
-        workers: processes that make clips; 0 is this one.
+        num_workers: processes that make clips; 0 is this one.
         resume: go on where an earlier call with the same recipe was interrupted.
         overwrite: empty `out` first if it holds an earlier run.
 
     Raises:
-        ValueError: workers is negative.
+        ValueError: num_workers is negative.
         DataError: PyAV or the extra ``cmdfd[speech]`` is missing, too few clips or people, `out` is
             not empty, or there is no run with this recipe to go on with.
     """
-    if workers < 0:
-        raise ValueError(f"workers must be >= 0, got {workers}")
+    if num_workers < 0:
+        raise ValueError(f"num_workers must be >= 0, got {num_workers}")
     planned = plan_corpus(recipe)
     people = {
-        part: [make_speaker(number, recipe.seed).name for number in numbers]
-        for part, numbers in divide_people(recipe).items()
+        split: [make_speaker(number, recipe.seed).name for number in numbers]
+        for split, numbers in divide_people(recipe).items()
     }
     settings = recipe.settings()
     folder = prepare_out(str(out), settings, resume=resume, overwrite=overwrite)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    rows = _make_all(partial(write_planned, folder, recipe, digest), planned, workers)
+    rows = _make_all(partial(write_planned, folder, recipe, digest), planned, num_workers)
     write_csv(folder / "list.csv", rows)
     counts = Counter((row["Split"], row["Method"]) for row in rows)
     facts = {
         "settings": settings,
-        "version": installed_version("cmdfd"),
+        "version": installed_version(PACKAGE),
         "people": people,
         "methods": {
-            method: {part: counts[part, method] for part in people}
+            method: {split: counts[split, method] for split in people}
             for method in dict.fromkeys(row["Method"] for row in rows)
         },
         "seconds": sum(plan.frames for plan in planned) / FPS,
@@ -100,13 +101,13 @@ def write_planned(folder: Path, recipe: Recipe, digest: str, plan: Planned) -> d
         digest: of the recipe.
         plan: of the clip.
     """
-    video = folder / "videos" / plan.part / f"{plan.name}.mp4"
+    video = folder / "videos" / plan.split / f"{plan.name}.mp4"
     note = video.with_suffix(".json")
     kept = _kept(note, digest)
     if kept is not None and video.is_file():
         return kept
     clip = make_planned(plan, recipe)
-    rng = np.random.default_rng((recipe.seed, PARTS.index(plan.part), 55, plan.number))
+    rng = np.random.default_rng((recipe.seed, SPLITS.index(plan.split), 55, plan.number))
     quality = int(rng.integers(recipe.quality[0], recipe.quality[1] + 1))
     write_clip(video, clip.frames, fps=FPS, waveform=clip.waveform, quality=quality, overwrite=True)
     row = row_of(clip, plan, video.relative_to(folder).as_posix())
@@ -144,7 +145,7 @@ def row_of(clip: TalkingClip, plan: Planned, path: str) -> dict[str, Any]:
         "Audio_Len": len(clip.waveform),
         "FPS": FPS,
         "AudioSamRate": SAMPLE_RATE,
-        "Split": plan.part,
+        "Split": plan.split,
         "Method": clip.kind,
         "Face": clip.face,
         "Voice": clip.voice,
@@ -189,10 +190,10 @@ def read_classes(video: str | Path, frames: int) -> np.ndarray:
     return frame_classes(read_phonemes(video), frames)
 
 
-def _make_all(make: Any, planned: Sequence[Planned], workers: int) -> list[dict[str, Any]]:
-    if not workers:
+def _make_all(make: Any, planned: Sequence[Planned], num_workers: int) -> list[dict[str, Any]]:
+    if not num_workers:
         return [make(plan) for plan in track(planned, "making clips")]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
         done: Iterable[dict[str, Any]] = pool.map(make, planned, chunksize=4)
         return [row for _, row in zip(track(planned, "making clips"), done, strict=True)]
 

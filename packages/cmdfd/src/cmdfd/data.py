@@ -220,7 +220,7 @@ class AVData(LightningDataModule):
         window: of training pieces; the official code takes the ``start``.
         seed: of the order and all chance.
         num_workers: processes that read.
-        legacy: see `AVDataset`, for all parts.
+        legacy: see `AVDataset`, for all splits.
 
     Raises:
         ValueError: a number out of range.
@@ -290,7 +290,7 @@ class AVData(LightningDataModule):
         return self.loader("train")
 
     def val_dataloader(self) -> DataLoader[AVBatch] | list[DataLoader[AVBatch]]:
-        """Return every clip once, uncut; nothing without a val part."""
+        """Return every clip once, uncut; nothing without a val split."""
         return self.loader("val") if self.has_val else []
 
     def test_dataloader(self) -> DataLoader[AVBatch]:
@@ -298,5 +298,5 @@ class AVData(LightningDataModule):
         return self.loader("test")
 
     def predict_dataloader(self) -> DataLoader[AVBatch]:
-        """Return those of the test part."""
+        """Return those of the test split."""
         return self.loader("test")

@@ -125,7 +125,7 @@ class ClipList:
         """0 real, 1 fake."""
         return tuple(entry.entire for entry in self.entries)
 
-    def part(self, split: str) -> tuple[ClipEntry, ...]:
+    def of_split(self, split: str) -> tuple[ClipEntry, ...]:
         """Return the clips of a split.
 
         Args:

@@ -15,8 +15,8 @@ from papercommons.files import hash_texts, name_outputs, prepare_out, write_csv
 from papercommons.metrics.score_calibration import calibrate_scores
 from papercommons.report import Result, describe_device, write_report
 
-from cmdfd.calibrating import save_calibration
-from cmdfd.evaluating_judgement import ALL, FEW, Judgement
+from cmdfd.calibration import save_calibration
+from cmdfd.entries import FAKE, REAL
 from cmdfd.evaluating_lists import (
     OpenList,
     ScoredList,
@@ -25,9 +25,10 @@ from cmdfd.evaluating_lists import (
     open_list,
     score_list,
 )
+from cmdfd.evaluating_report import evaluation_sections
+from cmdfd.evaluation import ALL, FEW, Judgement
 from cmdfd.lists import text_of_segments
-from cmdfd.options import ListOptions
-from cmdfd.reporting import evaluation_sections
+from cmdfd.options import PACKAGE, DataOptions
 from cmdfd.saved import LIMITS
 from cmdfd.scoring import Detector, KeptScores, open_detector
 from cmdfd.scoring_options import (
@@ -60,7 +61,7 @@ class Evaluation:
         bootstrap: resamples.
         out: folder for the report; None writes nothing.
         resume: go on with the run in `out`.
-        workers: processes that prepare clips.
+        num_workers: processes that prepare clips.
     """
 
     data: Sequence[str]
@@ -75,12 +76,12 @@ class Evaluation:
     bootstrap: int
     out: str | None
     resume: bool
-    workers: int
+    num_workers: int
 
 
 def evaluate_lists(
     what: Evaluation,
-    options: ListOptions,
+    options: DataOptions,
     faces: FaceOptions,
     windows: WindowOptions,
     run: ComputeOptions,
@@ -112,7 +113,7 @@ def evaluate_lists(
             settings,
             resume=what.resume,
             overwrite=run.overwrite,
-            may_change=("workers", "frames_per_batch"),
+            may_change=("num_workers", "frames_per_batch", "skip_bad"),
             inputs=("weights", "calibrated_by"),
         )
     with cache_folder(folder) as cache:
@@ -154,8 +155,8 @@ def evaluate_lists(
                 clips = f"{what.calibrate_on}, {of_calibration.split}"
                 save_calibration(file, detector.calibration, weights=detector.weights, clips=clips)
                 result.files["calibration"] = str(file)
-            write_csv(folder / "scores.csv", score_rows(judged, detector))
-            result.files["scores"] = str(folder / "scores.csv")
+            write_csv(folder / "items.csv", item_rows(judged, detector))
+            result.files["items"] = str(folder / "items.csv")
             sections = evaluation_sections(
                 judged, [one.clips for one in opened], detector.calibration
             )
@@ -182,17 +183,26 @@ def open_lists(
     what: Evaluation,
     detector: Detector,
     cache: Path,
-    options: ListOptions,
+    options: DataOptions,
     faces: FaceOptions,
 ) -> tuple[list[OpenList], OpenList | None]:
     """Return the lists, and the one for calibration.
+
+    Args:
+        what: is to be judged.
+        detector: the network.
+        cache: folder where raw clips are prepared.
+        options: how lists are read.
+        faces: how raw clips are cut.
 
     Raises:
         DataError: see `open_list`; or a clip is in both.
     """
     names = name_outputs(_stem(place) for place in what.data)
     opened = [
-        open_list(place, name, what.split, detector, cache, options, faces, workers=what.workers)
+        open_list(
+            place, name, what.split, detector, cache, options, faces, num_workers=what.num_workers
+        )
         for place, name in zip(what.data, names, strict=True)
     ]
     if what.calibrate_on is None:
@@ -206,7 +216,7 @@ def open_lists(
         cache,
         options,
         faces,
-        workers=what.workers,
+        num_workers=what.num_workers,
         wish="val",
     )
     for one in opened:
@@ -224,14 +234,26 @@ def open_lists(
 def score(
     opened: OpenList, detector: Detector, windows: WindowOptions, folder: Path | None
 ) -> ScoredList:
-    """Return a list with what the network says of it; it is kept in the folder of the run."""
+    """Return a list with what the network says of it; it is kept in the folder of the run.
+
+    Args:
+        opened: the list.
+        detector: the network.
+        windows: how clips are looked at.
+        folder: of the run; None keeps nothing.
+    """
     path = None if folder is None else folder / "curves" / f"{opened.name}.jsonl"
     curves = score_list(opened, detector, windows, KeptScores(path))
     return ScoredList(opened.name, opened.clips.entries, curves)
 
 
 def chosen_threshold(given: float | None, detector: Detector) -> float:
-    """Return above which score a clip is called fake: given, the calibration's, or 0."""
+    """Return above which score a clip is called fake: given, the calibration's, or 0.
+
+    Args:
+        given: by the user.
+        detector: knows its calibration.
+    """
     if given is not None:
         return given
     return 0.0 if detector.calibration is None else detector.calibration.threshold
@@ -244,11 +266,19 @@ def make_result(
     detector: Detector,
     settings: dict[str, Any],
 ) -> Result:
-    """Return the result of a run, still without files."""
+    """Return the result of a run, still without files.
+
+    Args:
+        what: was to be judged.
+        opened: the lists.
+        judged: the same lists.
+        detector: the network.
+        settings: every resolved option.
+    """
     clips = sum(len(one.scored.curves) for one in judged)
     calibration = detector.calibration
     return Result(
-        package="cmdfd",
+        package=PACKAGE,
         command="cmdfd-eval",
         title=f"{what.checkpoint}: {clips:,} clips of {len(judged)} list"
         f"{'s' * (len(judged) > 1)}; fake above {judged[0].threshold:.4g}",
@@ -263,17 +293,24 @@ def make_result(
         limits=LIMITS,
         data_hash=hash_texts([one.data_hash for one in opened]),
         device=describe_device(detector.device),
-        notes=list(remarks(what, opened, judged, detector)),
+        notes=list(notes_of(what, opened, judged, detector)),
     )
 
 
-def remarks(
+def notes_of(
     what: Evaluation,
     opened: Sequence[OpenList],
     judged: Sequence[Judgement],
     detector: Detector,
 ) -> Iterator[str]:
-    """Give what must be known beside the table, a line each."""
+    """Give what must be known beside the table, a line each.
+
+    Args:
+        what: was to be judged.
+        opened: the lists.
+        judged: the same lists.
+        detector: the network.
+    """
     threshold, calibration = judged[0].threshold, detector.calibration
     if what.threshold is not None:
         yield f"threshold {threshold:g}, as given"
@@ -310,15 +347,22 @@ def remarks(
             yield from (f"left out: {fault}" for fault in one.faults)
 
 
-def score_rows(judged: Sequence[Judgement], detector: Detector) -> list[dict[str, Any]]:
-    """Return one row per clip: its score, probability, correlation and forged parts."""
+def item_rows(judged: Sequence[Judgement], detector: Detector) -> list[dict[str, Any]]:
+    """Return one row per clip: truth, prediction, score, correlation and forged parts.
+
+    Args:
+        judged: the lists.
+        detector: knows its calibration; with one, rows have a probability too.
+    """
     rows = []
     for one in judged:
         scores = one.scored.scores
         p = None if detector.calibration is None else detector.calibration.probability(scores)
         for k, (entry, curve) in enumerate(zip(one.scored.entries, one.scored.curves, strict=True)):
             row: dict[str, Any] = {"list": one.scored.name, "name": entry.name}
-            row |= {"method": entry.method, "label": entry.entire, "score": f"{scores[k]:.6g}"}
+            row |= {"method": entry.method, "label": FAKE if entry.entire else REAL}
+            row |= {"prediction": FAKE if scores[k] > one.threshold else REAL}
+            row["score"] = f"{scores[k]:.6g}"
             if p is not None:
                 row["p"] = f"{p[k]:.6f}"
             row["correlation"] = f"{curve.correlation.mean():.6f}"

@@ -14,7 +14,7 @@ from papercommons.files import hash_files, hash_texts
 
 from cmdfd.entries import ClipEntry, ClipList
 from cmdfd.layouts import open_clips
-from cmdfd.options import ListOptions
+from cmdfd.options import DataOptions
 from cmdfd.prepared import PreparedClips, detector_for, is_prepared, open_prepared
 from cmdfd.preparing_files import Preparation
 from cmdfd.preparing_lists import is_corpus, prepare_list
@@ -105,10 +105,10 @@ def open_list(
     split: Split,
     detector: Detector,
     cache: Path,
-    options: ListOptions,
+    options: DataOptions,
     faces: FaceOptions,
     *,
-    workers: int = 0,
+    num_workers: int = 0,
     wish: str = "test",
 ) -> OpenList:
     """Return the clips of a list, prepared as those that the network was trained on.
@@ -116,12 +116,12 @@ def open_list(
     Args:
         place: prepared folder or list, or a raw list, folder or set.
         name: see `OpenList`.
-        split: which part; auto is the one wished for, or all where there are no splits.
+        split: which; auto is the one wished for, or all where there are no splits.
         detector: knows how its faces were cut.
         cache: folder where raw clips are prepared; what is there already is kept.
         options: how lists are read.
         faces: how raw clips are cut.
-        workers: processes that prepare.
+        num_workers: processes that prepare.
         wish: what auto means.
 
     Raises:
@@ -145,7 +145,9 @@ def open_list(
         )
         names = [ascii(str(entry.video)) for entry in chosen]
         folder = cache / hash_texts([str(Path(place).resolve()), repr(how), *names])
-        report = prepare_list(chosen, folder, how, workers=workers, skip_bad=options.skip_bad)
+        report = prepare_list(
+            chosen, folder, how, num_workers=num_workers, skip_bad=options.skip_bad
+        )
         faults = [*raw.faults, *report.faults]
         clips, notes = open_prepared(folder), list(raw.notes)
     if clips.size != detector.crop["size"]:
@@ -166,7 +168,7 @@ def open_list(
 
 
 def choose_split(clips: ClipList, split: Split, wish: str) -> tuple[ClipList, str]:
-    """Return the clips of a part, and which one it is: train, val, test or all.
+    """Return the clips of a split, and which one it is: train, val, test or all.
 
     Args:
         clips: of a list or folder.
@@ -182,7 +184,7 @@ def choose_split(clips: ClipList, split: Split, wish: str) -> tuple[ClipList, st
         wanted = wish if there else "all"
     if wanted == "all":
         return clips, wanted
-    entries = clips.part(wanted)
+    entries = clips.of_split(wanted)
     if not entries:
         known = f"it has {', '.join(there)}" if there else "it has no splits"
         raise DataError(f"{clips.source}: no split {wanted}: {known}; name one, or all")

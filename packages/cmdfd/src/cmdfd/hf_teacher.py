@@ -100,7 +100,15 @@ class HFTeacher(ContentTeacher):
     def audio_logits(self, audio: Tensor, frames: int) -> Tensor:
         """Return log posteriors: the mean posterior of the steps of each frame.
 
-        See `ContentTeacher`.
+        Args:
+            audio: at 16 kHz in [-1, 1], shape (B, S).
+            frames: T, of the clip.
+
+        Returns:
+            float32, shape (B, T, K).
+
+        Raises:
+            ValueError: the recogniser's steps do not fit the frames.
         """
         x = audio[:, : SAMPLES * frames].float()
         if self.normalise:
@@ -116,5 +124,5 @@ class HFTeacher(ContentTeacher):
         return posterior.clamp(min=1e-30).log()
 
     def visual_logits(self, video: Tensor) -> Tensor:
-        """See `ContentTeacher`."""
+        """Return what is seen, (B, T, H, W) grey in 0 to 255 -> (B, T, K)."""
         return self.video(video)

@@ -16,7 +16,7 @@ from torchmetrics import CatMetric, MeanMetric
 
 from cmdfd.data import AVBatch
 from cmdfd.losses import (
-    Distil,
+    Distill,
     OverTime,
     Target,
     contrastive_loss,
@@ -56,7 +56,7 @@ class CMDFDModule(LightningModule):
     """Trains `CMDFDNet`: ``L_ce + w_dist * L_dist + w_con * L_con``; Adam, 5 % less each epoch.
 
     Without a teacher it is the plain audio-visual classifier, L_ce alone. Logs train/loss, /ce,
-    /distil, /contrast and /target (mean r); of the val split val/loss (L_ce), val/auc,
+    /distill, /contrast and /target (mean r); of the val split val/loss (L_ce), val/auc,
     val/accuracy, and val/correlation_real and /correlation_fake (mean c_t), likewise test/. The
     teacher is neither saved nor changed; it runs in evaluation mode, on the frames before
     augmentation.
@@ -65,7 +65,7 @@ class CMDFDModule(LightningModule):
         net: a network, or arguments for one; None is the paper's.
         teacher: says what is heard and seen, or None.
         target: see `correlation_target`. Official: ``jeffreys``.
-        distil: see `distillation_loss`. Official: ``all``.
+        distill: see `distillation_loss`. Official: ``all``.
         over_time: see `contrastive_loss`. Official: ``sum``.
         w_dist: weight of L_dist, >= 0. Paper: 1.
         w_con: weight of L_con, >= 0. Paper: 1.
@@ -85,7 +85,7 @@ class CMDFDModule(LightningModule):
         teacher: ContentTeacher | None = None,
         *,
         target: Target = "js",
-        distil: Distil = "all",
+        distill: Distill = "all",
         over_time: OverTime = "mean",
         w_dist: float = 1.0,
         w_con: float = 1.0,
@@ -102,7 +102,7 @@ class CMDFDModule(LightningModule):
             )
         for name, value, known in (
             ("target", target, ("js", "jeffreys")),
-            ("distil", distil, ("all", "real")),
+            ("distill", distill, ("all", "real")),
             ("over_time", over_time, ("mean", "sum")),
             ("score", score, ("margin", "fake")),
         ):
@@ -111,7 +111,7 @@ class CMDFDModule(LightningModule):
         self.save_hyperparameters(ignore=["teacher", "net"])
         self.net = net if isinstance(net, CMDFDNet) else build_net(net or {})
         self.save_hyperparameters({"net": dict(self.net.config)})
-        self.target, self.distil, self.over_time = target, distil, over_time
+        self.target, self.distill, self.over_time = target, distill, over_time
         self.w_dist, self.w_con, self.score = w_dist, w_con, score
         self.lr, self.lr_decay = lr, lr_decay
         # in a tuple, so that it is neither a part of this module nor of its checkpoints
@@ -125,7 +125,12 @@ class CMDFDModule(LightningModule):
             teacher.to(self.trainer.strategy.root_device)
 
     def forward(self, mfcc: Tensor, frames: Tensor) -> CMDFDOutput:
-        """Return what the network says, see `CMDFDNet.forward`."""
+        """Return what the network says, see `CMDFDNet.forward`.
+
+        Args:
+            mfcc: of the voice, float, shape (B, 4T, 13).
+            frames: grey face crops, 0 to 255, shape (B, T, H, W).
+        """
         return self.net(mfcc, frames)
 
     def agreement(self, batch: AVBatch) -> Tensor | None:
@@ -144,10 +149,10 @@ class CMDFDModule(LightningModule):
         r = self.agreement(batch)
         if r is not None:
             s = correlation(out.audio, out.visual)
-            distil = distillation_loss(s, r, batch.labels, distil=self.distil)
+            distill = distillation_loss(s, r, batch.labels, distill=self.distill)
             contrast = contrastive_loss(s, r, batch.labels, over_time=self.over_time)
-            loss = loss + self.w_dist * distil + self.w_con * contrast
-            seen |= {"distil": distil.detach(), "contrast": contrast.detach(), "target": r.mean()}
+            loss = loss + self.w_dist * distill + self.w_con * contrast
+            seen |= {"distill": distill.detach(), "contrast": contrast.detach(), "target": r.mean()}
         self.log_dict(
             {f"train/{name}": value for name, value in {"loss": loss.detach(), **seen}.items()},
             on_step=False,

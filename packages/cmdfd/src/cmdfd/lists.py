@@ -133,7 +133,7 @@ def collect(
             f"{path}: {len(faults)} of {len(faults) + len(entries)} lines cannot be used: "
             f"{'; '.join(faults[:_SHOWN])}{more}; mend them or pass --skip-bad"
         )
-    return as_list(entries, source=str(path), notes=[*notes, *_remarks(entries)], faults=faults)
+    return as_list(entries, source=str(path), notes=[*notes, *_notes_of(entries)], faults=faults)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -374,7 +374,7 @@ def _check(entry: ClipEntry) -> None:
         raise DataError(f"a forged part ends after the clip, which lasts {seconds:.2f} s")
 
 
-def _remarks(entries: Sequence[ClipEntry]) -> list[str]:
+def _notes_of(entries: Sequence[ClipEntry]) -> list[str]:
     """Return what is odd of the clips, but can be dealt with, one line each."""
     offsets = [entry.offset for entry in entries]
     counts = {

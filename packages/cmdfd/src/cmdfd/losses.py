@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Target = Literal["js", "jeffreys"]
-Distil = Literal["all", "real"]
+Distill = Literal["all", "real"]
 OverTime = Literal["mean", "sum"]
 
 _LEAST = 1e-30  # of a probability, so that 1 / p and log p stay finite in float32
@@ -29,7 +29,7 @@ def correlation_distillation_loss(
     labels: Tensor,
     *,
     target: Target = "js",
-    distil: Distil = "all",
+    distill: Distill = "all",
     over_time: OverTime = "mean",
     w_dist: float = 1.0,
     w_con: float = 1.0,
@@ -43,7 +43,7 @@ def correlation_distillation_loss(
         visual_posterior: p_V, shape (B, T, K).
         labels: 0 real, 1 fake, shape (B,).
         target: see `correlation_target`.
-        distil: see `distillation_loss`.
+        distill: see `distillation_loss`.
         over_time: see `contrastive_loss`.
         w_dist: weight of `distillation_loss`. Paper: 1.
         w_con: weight of `contrastive_loss`. Paper: 1.
@@ -61,7 +61,7 @@ def correlation_distillation_loss(
     """
     s = correlation(audio, visual)
     r = correlation_target(audio_posterior, visual_posterior, target=target)
-    return w_dist * distillation_loss(s, r, labels, distil=distil) + w_con * contrastive_loss(
+    return w_dist * distillation_loss(s, r, labels, distill=distill) + w_con * contrastive_loss(
         s, r, labels, over_time=over_time
     )
 
@@ -162,29 +162,29 @@ def jeffreys_divergence(p: Tensor, q: Tensor, *, eps: float = 1e-10) -> Tensor:
     return terms.mean(-1) / 2
 
 
-def distillation_loss(s: Tensor, r: Tensor, labels: Tensor, *, distil: Distil = "all") -> Tensor:
+def distillation_loss(s: Tensor, r: Tensor, labels: Tensor, *, distill: Distill = "all") -> Tensor:
     """Return L_dist: the mean binary cross-entropy of correlation and target over all frames.
 
     Args:
         s: correlations in [0, 1], float, shape (B, T).
         r: targets in [0, 1], float, shape (B, T).
         labels: 0 real, 1 fake, shape (B,).
-        distil: ``all`` clips, as in the paper's code, or the ``real`` ones; without any it is 0.
+        distill: ``all`` clips, as in the paper's code, or the ``real`` ones; without any it is 0.
 
     Returns:
         at least float32, scalar.
 
     Raises:
-        ValueError: shapes do not match, or an unknown value of distil.
+        ValueError: shapes do not match, or an unknown value of distill.
     """
     _check_frames(s, r, labels)
-    if distil not in ("all", "real"):
-        raise ValueError(f"distil must be all or real, got {distil!r}")
+    if distill not in ("all", "real"):
+        raise ValueError(f"distill must be all or real, got {distill!r}")
     s, r = _wide(s), _wide(r)
     least = torch.finfo(s.dtype).eps
     s = s.clamp(least, 1 - least)
     losses = -(r * s.log() + (1 - r) * torch.log1p(-s))
-    if distil == "all":
+    if distill == "all":
         return losses.mean()
     real = (labels == 0).to(losses.dtype)
     return (losses.mean(1) * real).sum() / real.sum().clamp(min=1)

@@ -12,7 +12,27 @@ from cmdfd.attention import CrossModalAttention
 from cmdfd.audio import STEPS, AudioEncoder
 from cmdfd.visual import VisualConv1D, VisualFrontend, VisualTCN, normalised
 
-LARGEST = 1024  # of any size: a file's configuration is no reason to fill the memory
+LARGEST = {
+    "classes": 65_536,
+    "dim": 1024,
+    "visual_width": 256,
+    "audio_layers": 64,
+    "tcn_layers": 64,
+    "heads": 1024,
+}
+"""Of the sizes of a network: the configuration in a file is no reason to fill the memory."""
+
+
+def check_sizes(**sizes: int | Sequence[int]) -> None:
+    """Raise ValueError unless every size is in [1, LARGEST].
+
+    Args:
+        **sizes: by their names in `LARGEST`; a list has one for each stage.
+    """
+    for name, size in sizes.items():
+        given = [size] if isinstance(size, int) else list(size)
+        if not given or min(given) < 1 or max(given) > LARGEST[name]:
+            raise ValueError(f"{name} must be in [1, {LARGEST[name]}], got {size}")
 
 
 class CMDFDOutput(NamedTuple):
@@ -71,9 +91,8 @@ class CMDFDNet(nn.Module):
         legacy_concat: bool = False,
     ) -> None:
         super().__init__()
-        sizes = (dim, visual_width, tcn_layers, heads, *audio_layers)
-        if min(sizes) < 1 or max(sizes) > LARGEST:
-            raise ValueError(f"sizes of the network must be in [1, {LARGEST}], got {sizes}")
+        check_sizes(dim=dim, visual_width=visual_width, audio_layers=audio_layers)
+        check_sizes(tcn_layers=tcn_layers, heads=heads)
         if dim % heads or not 0 <= dropout < 1:
             raise ValueError(
                 f"dim must be a multiple of heads and dropout in [0, 1), got {dim}, {heads}, "
@@ -150,5 +169,9 @@ class FrameHead(nn.Module):
         self.FC = nn.Linear(features, 2)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits of real and fake."""
+        """Return logits of real and fake, float, shape (B, T, 2).
+
+        Args:
+            features: u, float, shape (B, T, C).
+        """
         return self.FC(features)

@@ -38,7 +38,7 @@ def student_weights(
     """Return the weights of the student by its own names; others are left out.
 
     Args:
-        weights: of a checkpoint, by name.
+        weights: of a checkpoint, by name, any shapes.
         wanted: the network's own.
     """
     plain = {name.removeprefix("model."): value for name, value in weights.items()}

@@ -46,7 +46,12 @@ class OneStreamNet(CMDFDNet):
             delattr(self, name)
 
     def forward(self, mfcc: Tensor, frames: Tensor) -> CMDFDOutput:
-        """Return what one stream says of each frame, see `CMDFDNet.forward`."""
+        """Return what one stream says of each frame, see `CMDFDNet.forward`.
+
+        Args:
+            mfcc: of the voice, float, shape (B, 4T, 13).
+            frames: grey face crops, 0 to 255, shape (B, T, H, W).
+        """
         x = self.embed_visual(frames) if self.stream == "visual" else self.embed_audio(mfcc)
         audio, visual = self.crossA2V(src=x, tar=x), self.crossV2A(src=x, tar=x)
         features = self.back_end(audio, visual)

@@ -18,7 +18,7 @@ Detector = Literal["auto", "lbp", "mtcnn", "none"]
 
 
 @dataclass(frozen=True)
-class ListOptions:
+class DataOptions:
     """The data.
 
     Attributes:
@@ -45,11 +45,10 @@ class CropOptions:
     Attributes:
         detector: lbp (scikit-image's), mtcnn where facenet_pytorch is installed, or none: the whole
             picture is the face; auto is none for clips of cmdfd-synth, else lbp.
-        face: which of several: largest, or its number by size.
+        face: which of several: largest, or its number by size, 2 for the second largest.
         every: a face is looked for in every so many frames.
         official_gray: change the weights of red and blue, as the official code does.
-        partial: accept the readable part of broken files.
-        workers: processes that prepare clips; 0 is the main one.
+        partial: of files that break off, take what can be read; else they are refused.
     """
 
     detector: Detector = "auto"
@@ -57,13 +56,11 @@ class CropOptions:
     every: int = 8
     official_gray: bool = False
     partial: bool = False
-    workers: int = 0
 
     def __post_init__(self) -> None:
         if self.face != "largest" and not (self.face.isdecimal() and int(self.face) >= 1):
             raise ValueError(f"--face must be largest or a number >= 1, got {self.face}")
         check_at_least(1, every=self.every)
-        check_at_least(0, workers=self.workers)
 
 
 @dataclass(frozen=True)
@@ -71,14 +68,15 @@ class SynthOptions:
     """What is made.
 
     Attributes:
-        unseen: kinds for the test part alone; lipsync_clean, rhythm, swap, shift and partial if not
-            given, none for none.
-        real_share: share of real clips in each part.
-        people: how many there are; nobody is in two parts.
-        seconds: shortest and longest clip.
+        unseen: kinds for the test split alone; lipsync_clean, rhythm, swap, shift and partial if
+            not given, none for none.
+        real_share: share of real clips in each split.
+        people: how many there are; nobody is in two splits.
+        seconds: shortest and longest clip, two numbers; 2,4 if not given.
         val_fraction: share of clips and people for validation.
         test_fraction: share for testing.
-        quality: best and worst constant rate factor of the videos, 0 to 51.
+        quality: best and worst constant rate factor of the videos, two numbers in 0 to 51; 18,28 if
+            not given.
     """
 
     unseen: list[str] | None = None
@@ -104,8 +102,8 @@ class RecipeOptions:
 
     Attributes:
         preset: what holds for all that is not given: quick (a small network and small pictures,
-            minutes on two cores) or full (the paper's network, for a GPU); auto is full where there
-            is a CUDA device, else quick.
+            minutes on two cores) or paper (the paper's network, for a GPU); auto is paper where
+            there is a CUDA device, else quick.
         epochs: passes over the training clips.
         lr: learning rate.
         lr_decay: it is multiplied by this after each epoch.
@@ -114,10 +112,10 @@ class RecipeOptions:
         size: side of the faces in pixels, of clips that are not prepared.
         augment: flip, crop or turn training faces.
         stream: what the network gets: both, or as a baseline visual or audio alone.
-        val_fraction: share of the people held out if there is no val part.
+        val_fraction: share of the people held out if there is no val split.
     """
 
-    preset: Literal["auto", "quick", "full"] = "auto"
+    preset: Literal["auto", "quick", "paper"] = "auto"
     epochs: int | None = None
     lr: float | None = None
     lr_decay: float | None = None
@@ -144,13 +142,13 @@ class LossOptions:
     Attributes:
         target: of the correlation: js (Jensen-Shannon in bits) or jeffreys (the official code's);
             js, or jeffreys with --legacy, if not given.
-        distil: clips that L_dist is taken over: all (as the official code) or real.
+        distill: clips that L_dist is taken over: all (as the official code) or real.
         w_dist: weight of L_dist.
         w_con: weight of L_con.
     """
 
     target: Literal["js", "jeffreys"] | None = None
-    distil: Literal["all", "real"] = "all"
+    distill: Literal["all", "real"] = "all"
     w_dist: float = 1.0
     w_con: float = 1.0
 
@@ -171,10 +169,10 @@ class TeachOptions:
         frames_per_batch: a batch holds so many frames.
         max_frames: of a training piece.
         size: side of the faces in pixels, of clips that are not prepared.
-        dim: of the embeddings, a multiple of 8.
-        width: channels of the 3-D convolution.
+        dim: of the embeddings, a multiple of 8, at most 1024.
+        width: channels of the 3-D convolution, at most 256.
         augment: flip, crop or turn training faces.
-        val_fraction: share of the people held out if there is no val part.
+        val_fraction: share of the people held out if there is no val split.
     """
 
     labels: Literal["phonemes", "grid"] = "phonemes"
@@ -192,12 +190,13 @@ class TeachOptions:
     def __post_init__(self) -> None:
         check_at_least(1, epochs=self.epochs, frames_per_batch=self.frames_per_batch)
         check_at_least(LEAST_FRAMES, max_frames=self.max_frames)
-        check_at_least(1, width=self.width)
         check_positive(lr=self.lr)
         check_fraction("(0, 1]", lr_decay=self.lr_decay)
         check_fraction("[0, 1)", val_fraction=self.val_fraction)
-        if self.dim < 8 or self.dim % 8:
-            raise ValueError(f"--dim must be a multiple of 8, got {self.dim}")
+        if not 8 <= self.dim <= 1024 or self.dim % 8:
+            raise ValueError(f"--dim must be a multiple of 8 in [8, 1024], got {self.dim}")
+        if not 1 <= self.width <= 256:
+            raise ValueError(f"--width must be in [1, 256], got {self.width}")
         check_size(self.size)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from papercommons.cli import ComputeOptions, track
+from papercommons.data.defects import LeftOut
 from papercommons.errors import DataError
 from papercommons.files import (
     atomic_path,
@@ -24,19 +24,17 @@ from papercommons.files import (
 from papercommons.report import Result, Section, describe_device, write_report
 
 from cmdfd.data import AVSample
-from cmdfd.drawing import clip_png
 from cmdfd.one_stream import OneStreamNet
-from cmdfd.options import ListOptions
+from cmdfd.options import PACKAGE, DataOptions
+from cmdfd.pictures import clip_png
 from cmdfd.places import shortened
 from cmdfd.predicting_files import Source, find_sources, is_made
-from cmdfd.predicting_verdicts import Look, Seen, judge_clip, second_rows, shown
+from cmdfd.predicting_verdicts import Verdict, VerdictSettings, judge_clip, second_rows, shown
+from cmdfd.preparation import prepare_clip
 from cmdfd.prepared import detector_for
-from cmdfd.preparing import prepare_clip
 from cmdfd.saved import LIMITS
 from cmdfd.scoring import Detector, listed, open_detector, unlisted
 from cmdfd.scoring_options import FaceOptions, WindowOptions
-
-log = logging.getLogger("papercommons")
 
 FOLDER = "files"
 SHOWN = 24  # clips whose pictures are in the report; the others are linked
@@ -50,14 +48,12 @@ def predict_clips(
     curve: str | None,
     out: str | None,
     resume: bool,
-    options: ListOptions,
+    options: DataOptions,
     faces: FaceOptions,
     windows: WindowOptions,
     run: ComputeOptions,
 ) -> Result:
     """Say of each clip whether it is fake, and where, and return the result.
-
-    A clip that cannot be used among others is named and counted; the others are looked at.
 
     Args:
         places: clips, folders and lists.
@@ -67,13 +63,13 @@ def predict_clips(
         curve: CSV file for one row per second of each clip.
         out: folder for pictures, predictions.csv, curve.csv and the report; None writes nothing.
         resume: go on with an interrupted run; clips that are done and unchanged are kept.
-        options: how lists are read.
+        options: how lists are read, and whether clips that cannot be used are left out.
         faces: how faces are found.
         windows: of long clips.
         run: where and how to compute.
 
     Raises:
-        DataError: no clips, none that can be used, or no such network.
+        DataError: no clips, one that cannot be used, or no such network.
     """
     sources = find_sources(places, options)
     detector = open_detector(checkpoint, run, calibration)
@@ -93,26 +89,20 @@ def predict_clips(
             settings,
             resume=resume,
             overwrite=run.overwrite,
-            may_change=["frames_per_batch"],
+            may_change=("frames_per_batch", "skip_bad"),
             inputs=("weights", "calibrated_by"),
         )
-    look = Look(threshold, faces, windows)
-    seen: list[Seen] = []
-    bad: list[str] = []
+    look = VerdictSettings(threshold, faces, windows)
+    seen: list[Verdict] = []
+    left_out = LeftOut(options.skip_bad)
     read: set[Path] = set()
     names = name_outputs(shortened(Path(source.name).stem) for source in sources)
     for source, name in track(list(zip(sources, names, strict=True)), "clips"):
-        try:
+        with left_out.noting():
             seen.append(look_at(source, name, detector, look, folder))
             read.update(source.files)
-        except DataError as error:
-            if len(sources) > 1:
-                log.warning("left out: %s", error)
-            bad.append(str(error))
-    if not seen:
-        more = f" (and {len(bad) - 1} more clips cannot be used)" if len(bad) > 1 else ""
-        raise DataError(f"{bad[0]}{more}")
-    result = make_result(seen, bad, detector, look, settings, fixed=given is not None)
+    left_out.check_any(len(seen), "clips")
+    result = make_result(seen, left_out, detector, look, settings, fixed=given is not None)
     result.data_hash = hash_files(sorted(read))
     seconds = [row for each in seen for row in second_rows(each)]
     if curve is not None:
@@ -129,7 +119,9 @@ def predict_clips(
     return result
 
 
-def look_at(source: Source, name: str, detector: Detector, look: Look, folder: Path | None) -> Seen:
+def look_at(
+    source: Source, name: str, detector: Detector, look: VerdictSettings, folder: Path | None
+) -> Verdict:
     """Return what is said of a clip, and write its picture.
 
     Args:
@@ -178,7 +170,7 @@ def read_source(
         faces: what the user wants instead.
 
     Raises:
-        DataError: see `cmdfd.preparing.prepare_clip`; or prepared faces of another size.
+        DataError: see `cmdfd.preparation.prepare_clip`; or prepared faces of another size.
     """
     size = detector.crop["size"]
     if source.prepared is not None:
@@ -203,10 +195,10 @@ def read_source(
 
 
 def make_result(
-    seen: Sequence[Seen],
-    bad: Sequence[str],
+    seen: Sequence[Verdict],
+    left_out: LeftOut,
     detector: Detector,
-    look: Look,
+    look: VerdictSettings,
     settings: dict[str, Any],
     *,
     fixed: bool,
@@ -215,13 +207,13 @@ def make_result(
 
     Args:
         seen: what is said of each clip.
-        bad: what is wrong with clips that were left out.
+        left_out: clips that cannot be used.
         detector: the network.
         look: how clips were looked at.
         settings: every resolved option.
         fixed: the user gave the threshold.
     """
-    fakes = sum(each.row["says"] == "fake" for each in seen)
+    fakes = sum(each.row["prediction"] == "fake" for each in seen)
     files = [
         {
             **each.row,
@@ -232,9 +224,10 @@ def make_result(
         }
         for each in seen
     ]
-    left = [f"LEFT OUT: {len(bad)} of {len(seen) + len(bad)} clips"] if bad else []
+    count = len(left_out)
+    left = [f"LEFT OUT: {count} of {len(seen) + count} clips"] if count else []
     return Result(
-        package="cmdfd",
+        package=PACKAGE,
         command="cmdfd-predict",
         title=f"{settings['checkpoint']}: {len(seen):,} clip{'s' * (len(seen) != 1)}, {fakes:,} "
         "called fake",
@@ -242,23 +235,29 @@ def make_result(
         metrics={
             "clips": files,
             "called_fake": fakes,
-            "left_out": len(bad),
+            "left_out": count,
             "threshold": look.threshold,
         },
         settings={**settings, "made_by": detector.config.get("made_by")},
         limits=LIMITS,
         device=describe_device(detector.device),
         notes=[
-            *remarks(detector, look, fixed=fixed),
+            *notes_of(detector, look, fixed=fixed),
             *(f"{each.row['file']}: {note}" for each in seen for note in each.notes),
             *left,
-            *(f"left out: {line}" for line in bad),
+            *left_out.notes(),
         ],
     )
 
 
-def remarks(detector: Detector, look: Look, *, fixed: bool) -> Iterable[str]:
-    """Give what must be known beside the table, a line each."""
+def notes_of(detector: Detector, look: VerdictSettings, *, fixed: bool) -> Iterable[str]:
+    """Give what must be known beside the table, a line each.
+
+    Args:
+        detector: the network.
+        look: how clips were looked at.
+        fixed: the user gave the threshold.
+    """
     calibration = detector.calibration
     if isinstance(detector.net, OneStreamNet):
         lacks = "hears" if detector.net.stream == "visual" else "sees"
@@ -285,20 +284,25 @@ def remarks(detector: Detector, look: Look, *, fixed: bool) -> Iterable[str]:
         yield f"FACES FOUND BY {found.upper()}, those of the training by {trained.upper()}"
 
 
-def sections_of(folder: Path, seen: Sequence[Seen]) -> list[Section]:
-    """Return the pictures of the most suspicious clips, and links to the others."""
+def sections_of(folder: Path, seen: Sequence[Verdict]) -> list[Section]:
+    """Return the pictures of the most suspicious clips, and links to the others.
+
+    Args:
+        folder: of the run.
+        seen: what is said of each clip.
+    """
     ordered = sorted(seen, key=lambda each: -each.row["score"])
     sections = []
     for each in ordered[:SHOWN]:
         row = each.row
         p = f", p {row['p_fake']:.3f}" if "p_fake" in row else ""
         parts = shown(row)["suspicious parts (s)"]
-        whole = "" if row["says"] == "fake" else "; the clip as a whole is called real"
+        whole = "" if row["prediction"] == "fake" else "; the clip as a whole is called real"
         words = f"Suspicious parts, in seconds: {parts}{whole}." if parts else "No suspicious part."
         path = folder / FOLDER / f"{row['name']}.png"
         sections.append(
             Section(
-                f"{row['file']}: {row['says']}, score {row['score']:.2f}{p}",
+                f"{row['file']}: {row['prediction']}, score {row['score']:.2f}{p}",
                 " ".join([words, *(f"{note}." for note in each.notes)]),
                 figure=path.read_bytes() if path.is_file() else None,
                 caption="Frames as the network sees them; score and correlation of each frame "

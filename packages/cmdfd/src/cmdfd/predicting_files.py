@@ -11,7 +11,7 @@ from papercommons.errors import DataError
 from cmdfd.corpus_files import read_phonemes
 from cmdfd.entries import VIDEO_SUFFIXES
 from cmdfd.layouts import open_clips
-from cmdfd.options import ListOptions
+from cmdfd.options import DataOptions
 from cmdfd.prepared import SOUND, PreparedClips, is_prepared, open_prepared
 
 LISTS = (".csv", ".txt", ".json")
@@ -40,7 +40,7 @@ class Source(NamedTuple):
         return [self.path, *([self.audio] if self.audio else [])]
 
 
-def find_sources(places: Iterable[str], options: ListOptions) -> list[Source]:
+def find_sources(places: Iterable[str], options: DataOptions) -> list[Source]:
     """Return the clips, each once.
 
     Args:
@@ -62,7 +62,7 @@ def find_sources(places: Iterable[str], options: ListOptions) -> list[Source]:
     return list(found.values())
 
 
-def _sources(place: Path, options: ListOptions) -> Iterable[Source]:
+def _sources(place: Path, options: DataOptions) -> Iterable[Source]:
     if not place.exists():
         raise DataError(f"{place}: no such file or folder; give clips, folders or lists")
     if is_prepared(place) and (place.is_dir() or place.suffix.lower() in LISTS):

@@ -18,7 +18,7 @@ MOST_PARTS = 6  # named in a table
 
 
 @dataclass(frozen=True)
-class Look:
+class VerdictSettings:
     """How clips are looked at.
 
     Attributes:
@@ -33,7 +33,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Verdict:
     """What is said of one clip.
 
     Attributes:
@@ -57,8 +57,8 @@ def judge_clip(
     found: FrameScores,
     facts: dict[str, Any],
     detector: Detector,
-    look: Look,
-) -> Seen:
+    look: VerdictSettings,
+) -> Verdict:
     """Return what the curves of a clip amount to.
 
     Args:
@@ -75,21 +75,21 @@ def judge_clip(
     score = found.score
     by_second = per_second(found.margin)
     row: Row = {"file": source.name, "path": str(source.path), "name": name}
-    row |= {"says": "fake" if score > look.threshold else "real", "score": round(score, 5)}
+    row |= {"prediction": "fake" if score > look.threshold else "real", "score": round(score, 5)}
     if detector.calibration is not None:
         row["p_fake"] = round(float(detector.calibration.probability(score)), 6)
     row["correlation"] = round(float(found.correlation.mean(dtype=np.float64)), 5)
     row["seconds"] = round(len(found.margin) / FPS, 2)
     row["highest_second"] = round(begin + float(by_second.argmax()), 2)
-    row["score_of_it"] = round(float(by_second.max()), 5)
+    row["highest_score"] = round(float(by_second.max()), 5)
     row["parts"] = ";".join(f"{b:.2f}-{e:.2f}" for b, e, _ in parts)
     row["share_in_parts"] = round(float((parts[:, 1] - parts[:, 0]).sum()) / row["seconds"], 4)
     if facts.get("faces") is not None:
         row["faces"] = facts["faces"]
-    return Seen(row, found, parts, begin, tuple(facts["notes"]))
+    return Verdict(row, found, parts, begin, tuple(facts["notes"]))
 
 
-def second_rows(seen: Seen) -> list[Row]:
+def second_rows(seen: Verdict) -> list[Row]:
     """Return one row per second of a clip: its score, correlation, and how much is in a part."""
     count = len(seen.found.margin)
     times = seen.begin + (np.arange(count) + 0.5) / FPS
@@ -115,7 +115,7 @@ def second_rows(seen: Seen) -> list[Row]:
 
 def shown(row: Row) -> Row:
     """Return a row as the table shows it."""
-    found: Row = {"file": row["file"], "says": row["says"], "score": row["score"]}
+    found: Row = {"file": row["file"], "prediction": row["prediction"], "score": row["score"]}
     if "p_fake" in row:
         found["p(fake)"] = row["p_fake"]
     found |= {"correlation": row["correlation"], "seconds": row["seconds"]}

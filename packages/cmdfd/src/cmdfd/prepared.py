@@ -8,7 +8,7 @@ clips/NAME/lips.npy     features for the official lip reader, float32, (T, 512),
 clips/NAME/classes.npy  what is heard in each frame, uint8, (T,), of made clips
 clips/NAME/facts.json   where it is from, and what was found in the file
 originals.csv           the official columns with the lengths of the files, for `cmdfd-audit`
-faults.csv              what was left out, and why
+defects.csv              what was left out, and why
 facts.json              how faces were cut; written last
 ======================  ============================================================================
 
@@ -29,7 +29,7 @@ from papercommons.errors import DataError, reason
 
 from cmdfd.entries import ClipEntry, join
 from cmdfd.lists import read_lines, read_list
-from cmdfd.preparing import SAMPLES
+from cmdfd.preparation import SAMPLES
 from cmdfd.tracks import SCALE, DetectorName
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class PreparedClips:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def part(self, split: str) -> PreparedClips | None:
+    def of_split(self, split: str) -> PreparedClips | None:
         """Return those of a split (train, val, test, or empty for none), None if there are none."""
         return self.select([entry for entry in self.entries if entry.split == split])
 
@@ -219,7 +219,7 @@ def crop_settings(detector: str, size: int, *, swapped: bool, made: bool = False
     """Return what a network keeps of how its faces were cut.
 
     Args:
-        detector: see `cmdfd.preparing.prepare_clip`.
+        detector: see `cmdfd.preparation.prepare_clip`.
         size: likewise.
         swapped: likewise.
         made: the clips are those of a made corpus, which frames faces as lbp does.

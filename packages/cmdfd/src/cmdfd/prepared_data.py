@@ -7,7 +7,7 @@ from cmdfd.prepared import open_prepared
 
 
 class PreparedData(AVData):
-    """The parts train, val and test of a prepared folder.
+    """The splits train, val and test of a prepared folder.
 
     Args:
         data: folder of cmdfd-prepare; clips without a split are for training.
@@ -39,8 +39,8 @@ class PreparedData(AVData):
         clips = open_prepared(data)
         super().__init__(
             clips.select([entry for entry in clips.entries if entry.split in ("train", "")]),
-            val=clips.part("val"),
-            test=clips.part("test"),
+            val=clips.of_split("val"),
+            test=clips.of_split("test"),
             frames_per_batch=frames_per_batch,
             max_frames=max_frames,
             eval_frames=eval_frames,

@@ -15,14 +15,14 @@ from cmdfd.corpus_files import read_phonemes
 from cmdfd.entries import FPS, LEAST_FRAMES, ClipEntry
 from cmdfd.lips import read_lip_features
 from cmdfd.mouths import frame_classes
+from cmdfd.preparation import SAMPLES, PreparedClip, prepare_clip
 from cmdfd.prepared import CLASSES, FRAMES, LIPS, SOUND, read_json
-from cmdfd.preparing import SAMPLES, PreparedClip, prepare_clip
 from cmdfd.tracks import EVERY, DetectorName
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How clips are cut, see `cmdfd.preparing.prepare_clip`.
+    """How clips are cut, see `cmdfd.preparation.prepare_clip`.
 
     Attributes:
         detector: of faces.
@@ -66,7 +66,7 @@ def make_files(place: Path, how: Preparation, entry: ClipEntry) -> dict[str, Any
         entry: as listed.
 
     Raises:
-        DataError: see `cmdfd.preparing.prepare_clip`.
+        DataError: see `cmdfd.preparation.prepare_clip`.
     """
     clip = prepare_clip(entry.video, audio=entry.audio, **asdict(how))
     shift = round(clip.facts["begin"] * FPS)

@@ -24,6 +24,7 @@ from cmdfd.layouts import Layout, open_clips
 from cmdfd.lists import text_of_segments
 from cmdfd.options import CropOptions, Detector
 from cmdfd.places import shortened
+from cmdfd.preparation import SAMPLE_RATE, SAMPLES
 from cmdfd.prepared import (
     FRAMES,
     SOUND,
@@ -33,7 +34,6 @@ from cmdfd.prepared import (
     open_prepared,
     read_json,
 )
-from cmdfd.preparing import SAMPLE_RATE, SAMPLES
 from cmdfd.preparing_files import Preparation, kept_note, make_files
 from cmdfd.tracks import DetectorName
 
@@ -47,7 +47,7 @@ class Item(NamedTuple):
         entry: as listed.
         row: of list.csv; None if it was left out.
         original: row of originals.csv; None if it was left out.
-        facts: see `cmdfd.preparing.PreparedClip`.
+        facts: see `cmdfd.preparation.PreparedClip`.
         notes: likewise.
         fault: why it was left out, or an empty text.
         made: what is heard in it is known.
@@ -90,7 +90,7 @@ def prepare_list(
     out: str | Path,
     how: Preparation,
     *,
-    workers: int = 0,
+    num_workers: int = 0,
     skip_bad: bool = False,
 ) -> Report:
     """Prepare clips into a folder, and return what became of each.
@@ -99,19 +99,19 @@ def prepare_list(
         clips: whose files exist.
         out: folder, see `cmdfd.prepared`; what is there of an earlier call is kept.
         how: they are cut.
-        workers: processes; 0 is this one.
+        num_workers: processes; 0 is this one.
         skip_bad: leave out clips that cannot be used; `Report.faults` has them.
 
     Raises:
-        ValueError: workers is negative.
+        ValueError: num_workers is negative.
         DataError: no clip can be used; or, unless `skip_bad`, one cannot (all are looked at first).
     """
-    if workers < 0:
-        raise ValueError(f"--workers must be >= 0, got {workers}")
+    if num_workers < 0:
+        raise ValueError(f"--num-workers must be >= 0, got {num_workers}")
     folder = Path(out)
     work = partial(prepare_entry, folder, how)
     jobs = list(zip(clips.entries, folder_names(clips.entries), strict=True))
-    items = list(_each(work, jobs, workers))
+    items = list(_each(work, jobs, num_workers))
     report = Report(items)
     faults = report.faults
     if faults and (not skip_bad or not report.kept):
@@ -124,7 +124,7 @@ def prepare_list(
     write_csv(folder / "list.csv", [item.row for item in items if item.row])
     write_csv(folder / "originals.csv", [item.original for item in items if item.original])
     listed = [{"what": fault} for fault in (*clips.faults, *faults)]
-    write_csv(folder / "faults.csv", listed or [{"what": "nothing was left out"}])
+    write_csv(folder / "defects.csv", listed or [{"what": "nothing was left out"}])
     made = all(item.made for item in report.kept)
     report.facts = {
         "crop": crop_settings(how.detector, how.size, swapped=how.swapped, made=made),
@@ -259,7 +259,7 @@ def open_or_prepare(
     layout: Layout = "auto",
     root: str | Path | None = None,
     skip_bad: bool = False,
-    workers: int = 0,
+    num_workers: int = 0,
 ) -> PreparedClips:
     """Return clips of prepared folders, and of others after they were prepared.
 
@@ -270,7 +270,7 @@ def open_or_prepare(
         layout: of raw ones.
         root: of raw lists.
         skip_bad: leave out what cannot be used.
-        workers: processes that prepare.
+        num_workers: processes that prepare.
 
     Raises:
         DataError: see `prepare_list` and `cmdfd.prepared.open_prepared`.
@@ -282,17 +282,17 @@ def open_or_prepare(
             continue
         clips = open_clips(place, layout=layout, root=root, skip_bad=skip_bad)
         folder = Path(cache) / hash_texts([str(place.resolve()), json.dumps(asdict(how))])
-        prepare_list(clips, folder, how, workers=workers, skip_bad=skip_bad)
+        prepare_list(clips, folder, how, num_workers=num_workers, skip_bad=skip_bad)
         folders.append(folder)
     return open_prepared(folders)
 
 
 def _each(
-    work: partial[Item], jobs: Sequence[tuple[ClipEntry, str]], workers: int
+    work: partial[Item], jobs: Sequence[tuple[ClipEntry, str]], num_workers: int
 ) -> Iterable[Item]:
-    if not workers:
+    if not num_workers:
         yield from map(work, track(jobs, "preparing clips"))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
         for _, item in zip(track(jobs, "preparing clips"), pool.map(work, jobs), strict=True):
             yield item

@@ -12,6 +12,7 @@ from papercommons.versions import installed_version
 
 from cmdfd.model import CMDFDNet
 from cmdfd.one_stream import build_net
+from cmdfd.options import PACKAGE
 
 LIMITS = (
     "It looks for what its training clips taught it: forgeries made in another way, another crop, "
@@ -21,7 +22,7 @@ LIMITS = (
 
 CARD = """# CMDFD: voice against mouth ({dim} dimensions, {visual_width} channels)
 
-Saved by cmdfd {version}. In Python: `cmdfd.load_net("FOLDER")`.
+Saved by cmdfd {version}. In Python: `cmdfd.load_network("FOLDER")`.
 
 - Input: MFCC of the voice, `cmdfd.mfcc`, (B, 4T, 13); grey face crops of {size} pixels at 25 per
   second, 0 to 255, (B, T, H, W).
@@ -32,7 +33,7 @@ Saved by cmdfd {version}. In Python: `cmdfd.load_net("FOLDER")`.
 """
 
 
-def save_net(net: CMDFDNet, folder: str | Path, **about: Any) -> Path:
+def save_network(net: CMDFDNet, folder: str | Path, **about: Any) -> Path:
     """Write the network, what builds it again, and a card; return the folder.
 
     Args:
@@ -40,8 +41,8 @@ def save_net(net: CMDFDNet, folder: str | Path, **about: Any) -> Path:
         folder: made if absent.
         **about: what else config.json keeps, plain types: size, made_by, data_hash, ...
     """
-    version = installed_version("cmdfd")
-    saved = {"package": "cmdfd", "version": version, "limits": LIMITS, **about}
+    version = installed_version(PACKAGE)
+    saved = {"package": PACKAGE, "version": version, "limits": LIMITS, **about}
     save_model(net, folder, {**saved, "model": net.config})
     shown = {key: about.get(key, "not said") for key in ("size", "made_by", "data_hash")}
     card = CARD.format(version=version, limits=LIMITS, **shown, **net.config)
@@ -49,7 +50,7 @@ def save_net(net: CMDFDNet, folder: str | Path, **about: Any) -> Path:
     return Path(folder)
 
 
-def load_net(path: str | Path) -> tuple[CMDFDNet, dict[str, Any]]:
+def load_network(path: str | Path) -> tuple[CMDFDNet, dict[str, Any]]:
     """Return the network, in evaluation mode, and its configuration.
 
     Args:
@@ -59,9 +60,7 @@ def load_net(path: str | Path) -> tuple[CMDFDNet, dict[str, Any]]:
         DataError: missing, broken, or not this package's.
     """
     folder = find_saved(path)
-    config = read_config(folder)
-    if config.get("package") != "cmdfd" or not isinstance(config.get("model"), dict):
-        raise DataError(f"{folder}/config.json: no entry model: not a network of cmdfd")
+    config = read_config(folder, package=PACKAGE, entries=("model",))
     if "classes" in config:
         raise DataError(f"{folder}: a teacher of cmdfd-teach; give a network of cmdfd-train")
     try:

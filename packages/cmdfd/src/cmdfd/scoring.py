@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,22 +16,23 @@ from papercommons.checkpoint import (
     read_state_dict,
     read_torch_file,
 )
-from papercommons.cli import ComputeOptions, DeviceOptions
+from papercommons.cli import ComputeOptions
+from papercommons.devices import autocast, compute_device
 from papercommons.errors import DataError, reason
 from papercommons.files import hash_saved
 from papercommons.metrics.score_calibration import ScoreCalibration, remembered_calibration
-from papercommons.training import make_trainer
 from torch import Tensor
 
-from cmdfd.calibrating import read_calibration
+from cmdfd.calibration import read_calibration
 from cmdfd.data import AVSample, legacy_mfcc
 from cmdfd.features import clip_mfcc
 from cmdfd.losses import correlation
 from cmdfd.model import CMDFDNet
 from cmdfd.official import load_official
 from cmdfd.one_stream import build_net
+from cmdfd.options import PACKAGE
 from cmdfd.prepared import crop_settings, detector_for
-from cmdfd.saved import load_net
+from cmdfd.saved import load_network
 from cmdfd.scoring_options import WindowOptions
 from cmdfd.tracks import DetectorName
 from cmdfd.windows import FrameScores, K, score_clips
@@ -85,17 +85,11 @@ class Detector:
             mfcc: see `CMDFDNet.forward`.
             frames: likewise.
         """
-        with self._autocast():
+        with autocast(self.device, self.precision):
             out = self.net(mfcc.to(self.device), frames.to(self.device))
         real, fake = out.logits.float().unbind(2)
         together = correlation(out.audio.float(), out.visual.float())
         return (fake - real).cpu(), together.cpu()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision not in ("bf16-mixed", "16-mixed"):
-            return nullcontext()
-        dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
-        return torch.autocast(self.device.type, dtype)
 
     def score(
         self, clips: Iterable[tuple[K, AVSample]], how: WindowOptions
@@ -136,9 +130,8 @@ def open_detector(checkpoint: str, run: ComputeOptions, calibration: str | None 
     crop = config.get("crop")
     if not isinstance(crop, dict) or not isinstance(crop.get("size"), int):
         raise DataError(f"{checkpoint}: config.json does not say how faces were cut (crop, size)")
-    options = DeviceOptions(seed=run.seed, accelerator=run.accelerator, devices="1")
-    device: torch.device = make_trainer(options).strategy.root_device
-    found = remembered_calibration(config, "cmdfd")
+    device = compute_device(run)
+    found = remembered_calibration(config, PACKAGE)
     if calibration is not None:
         found = read_calibration(calibration, weights=weights)
     return Detector(net.to(device).eval(), device, run.precision, config, weights, found)
@@ -146,7 +139,7 @@ def open_detector(checkpoint: str, run: ComputeOptions, calibration: str | None 
 
 def _load(path: Path) -> tuple[CMDFDNet, dict[str, Any]]:
     if not path.is_file():
-        return load_net(path)
+        return load_network(path)
     if path.suffix == ".ckpt":
         return _load_checkpoint(path)
     crop = crop_settings("none", 112, swapped=True)  # whole frames, as the official code has them

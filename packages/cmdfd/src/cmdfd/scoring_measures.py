@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from papercommons.metrics.bootstrap import group_weights
-from papercommons.metrics.detection import Estimate
+from papercommons.metrics.bootstrap import Estimate, with_intervals
 from torch import Tensor
 
 from cmdfd.measures import clip_measures
-
-_CHUNK = 2_000_000  # weights at a time: some eight arrays of 16 MB
 
 
 def measures_with_intervals(
@@ -40,18 +38,9 @@ def measures_with_intervals(
     values = clip_measures(scores, labels, threshold=threshold)
     score = torch.as_tensor(scores).double().cpu()
     fake = torch.as_tensor(labels).cpu() == 1
-    chunk = max(1, _CHUNK // len(score))
-    drawn = []
-    for turn, start in enumerate(range(0, draws, chunk)):
-        weights = group_weights(sources, draws=min(chunk, draws - start), seed=seed + turn)
-        drawn.append(weighted_measures(score, fake, weights, threshold=threshold))
-    tails = torch.tensor([0.025, 0.975], dtype=torch.double)
-    found = {}
-    for name, value in values.items():
-        low, high = torch.cat([part[name] for part in drawn]).nanquantile(tails).tolist()
-        defined = value == value
-        found[name] = Estimate(value, *((low, high) if defined else (value, value)))
-    return found
+    measures = partial(weighted_measures, score, fake, threshold=threshold)
+    found = with_intervals(measures, sources, draws=draws, seed=seed)
+    return {name: found[name]._replace(value=value) for name, value in values.items()}
 
 
 def weighted_measures(
@@ -64,13 +53,12 @@ def weighted_measures(
     Args:
         scores: float64, finite, shape (N,).
         fake: bool, shape (N,).
-        weights: >= 0, shape (R, N).
+        weights: >= 0, float64, shape (R, N).
         threshold: see `clip_measures`.
 
     Returns:
         float64, shape (R,) each; NaN where a class that is needed weighs nothing.
     """
-    weights = weights.double()
     levels, level = scores.unique(return_inverse=True)
     place = (len(levels) - 1 - level).expand_as(weights)  # highest score first
     nothing = torch.zeros(len(weights), len(levels), dtype=torch.double)

@@ -98,8 +98,8 @@ class FaceOptions:
     Attributes:
         detector: lbp (scikit-image's), mtcnn where facenet_pytorch is installed, or none: the whole
             picture is the face; auto is as in training (none for clips of cmdfd-synth).
-        face: which of several: largest, or its number by size.
-        partial: accept the readable part of broken files.
+        face: which of several: largest, or its number by size, 2 for the second largest.
+        partial: of files that break off, take what can be read; else they are refused.
     """
 
     detector: Literal["auto", "lbp", "mtcnn", "none"] = "auto"
@@ -111,7 +111,7 @@ class FaceOptions:
 
     @property
     def number(self) -> int | Literal["largest"]:
-        """Which face, as `cmdfd.preparing.prepare_clip` takes it."""
+        """Which face, as `cmdfd.preparation.prepare_clip` takes it."""
         return "largest" if self.face == "largest" else int(self.face)
 
 
@@ -124,6 +124,14 @@ def check_judged(
     teacher: str | None = None,
 ) -> list[str]:
     """Check what clips are judged with, before anything heavy is imported.
+
+    Args:
+        checkpoint: the network.
+        threshold: on the score, or None.
+        calibrate_on: list for a calibration, or None.
+        calibration: file of one, or None.
+        baselines: names of more scores.
+        teacher: for the baseline ``divergence``.
 
     Returns:
         what the teacher is read from, see `cmdfd.teaching_saved.check_teacher`.
@@ -153,6 +161,12 @@ def check_outputs(
     out: str | None, *, resume: bool, overwrite: bool, read: Iterable[str | None]
 ) -> None:
     """Check that a run may write into `out`, see `papercommons.files.check_out`.
+
+    Args:
+        out: folder of the run; None writes nothing.
+        resume: go on with the run in it.
+        overwrite: empty it first.
+        read: what the command reads; none of it must lie in `out`.
 
     Raises:
         DataError: it may not.

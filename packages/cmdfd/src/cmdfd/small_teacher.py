@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cmdfd.audio import AudioEncoder
 from cmdfd.features import clip_mfcc
+from cmdfd.model import check_sizes
 from cmdfd.teachers import ContentTeacher
 from cmdfd.visual import VisualConv1D, VisualFrontend, VisualTCN, normalised
 
@@ -21,10 +22,14 @@ class AudioContent(nn.Module):
         classes: K.
         dim: of the embeddings, a multiple of 8.
         layers: see `AudioEncoder`.
+
+    Raises:
+        ValueError: a size out of range, see `cmdfd.model.check_sizes`.
     """
 
     def __init__(self, classes: int, dim: int = 64, layers: Sequence[int] = (1, 1, 1, 1)) -> None:
         super().__init__()
+        check_sizes(classes=classes, dim=dim, audio_layers=layers)
         self.encoder = AudioEncoder(dim, layers)
         self.head = nn.Linear(dim, classes)
 
@@ -41,10 +46,14 @@ class VisualContent(nn.Module):
         dim: of the embeddings.
         width: see `VisualFrontend`.
         layers: of the temporal network.
+
+    Raises:
+        ValueError: a size out of range, see `cmdfd.model.check_sizes`.
     """
 
     def __init__(self, classes: int, dim: int = 64, width: int = 8, layers: int = 2) -> None:
         super().__init__()
+        check_sizes(classes=classes, dim=dim, visual_width=width, tcn_layers=layers)
         self.frontend = VisualFrontend(width)
         self.tcn = VisualTCN(8 * width, layers)
         self.project = VisualConv1D(8 * width, dim)
@@ -68,6 +77,9 @@ class SmallTeacher(ContentTeacher):
 
     Attributes:
         config: the arguments, plain types.
+
+    Raises:
+        ValueError: a size out of range, see `cmdfd.model.check_sizes`.
     """
 
     def __init__(self, classes: int, *, dim: int = 64, width: int = 8) -> None:
@@ -76,11 +88,11 @@ class SmallTeacher(ContentTeacher):
         self.config: dict[str, Any] = {"classes": classes, "dim": dim, "width": width}
 
     def audio_logits(self, audio: Tensor, frames: int) -> Tensor:
-        """See `ContentTeacher`."""
+        """Return what is heard, (B, S) at 16 kHz in [-1, 1] -> (B, frames, K)."""
         with torch.no_grad():
             rows = clip_mfcc(audio.float(), frames)
         return self.audio(rows)
 
     def visual_logits(self, video: Tensor) -> Tensor:
-        """See `ContentTeacher`."""
+        """Return what is seen, (B, T, H, W) grey in 0 to 255 -> (B, T, K)."""
         return self.video(video)

@@ -1,4 +1,4 @@
-"""Splits without a person in two parts, and what two parts share (section 4.4 b); needs no torch.
+"""Splits without a person in two splits, and what two splits share (section 4.4 b); needs no torch.
 
 In the official lists the real clips of training and test have no person in common, but nearly all
 people of the test clips occur in training fakes. Here a fake belongs to everybody whose face, voice
@@ -22,10 +22,10 @@ log = logging.getLogger("papercommons")
 
 
 class Leak(NamedTuple):
-    """What two parts share.
+    """What two splits share.
 
     Attributes:
-        one: name of a part.
+        one: name of a split.
         other: of another.
         people: in both, sorted.
         sources: genuine clips that both have, or were made of, sorted.
@@ -54,29 +54,29 @@ class Leak(NamedTuple):
         )
 
 
-class Split(NamedTuple):
+class Division(NamedTuple):
     """Clips divided by their people.
 
     Attributes:
-        parts: name -> its clips.
-        crossing: clips whose people are in several parts: they belong to none.
+        splits: name -> its clips.
+        crossing: clips whose people are in several splits: they belong to none.
     """
 
-    parts: dict[str, list[ClipEntry]]
+    splits: dict[str, list[ClipEntry]]
     crossing: list[ClipEntry]
 
     @property
     def words(self) -> str:
         """What became of the clips, as a line."""
-        counts = ", ".join(f"{name} {len(entries)}" for name, entries in self.parts.items())
+        counts = ", ".join(f"{name} {len(entries)}" for name, entries in self.splits.items())
         lost = Counter(entry.method for entry in self.crossing)
         rest = ", ".join(f"{count} {method}" for method, count in lost.most_common(5))
-        left = f"; left out, for people of two parts: {rest}" if lost else ""
+        left = f"; left out, for people of two splits: {rest}" if lost else ""
         return f"clips: {counts}{left}"
 
 
 def keys_of(entry: ClipEntry) -> tuple[str, ...]:
-    """Return what an entry shares with others of its part: people, else its source, else itself."""
+    """Return what ties an entry to others of its split: people, else its source, else itself."""
     if entry.identities:
         return entry.identities
     return (entry.source or entry.name,)
@@ -84,50 +84,50 @@ def keys_of(entry: ClipEntry) -> tuple[str, ...]:
 
 def split_by_identity(
     entries: Iterable[ClipEntry], shares: Mapping[str, float], *, seed: int = 0
-) -> Split:
-    """Return parts that have nobody in common.
+) -> Division:
+    """Return splits that have nobody in common.
 
     People are divided by a hash of seed and name; a clip goes where all of its people are, and is
-    left out where they are in several parts. So parts of cross-identity fakes get smaller than
-    their shares: of fakes with two people and two equal parts, half are left out.
+    left out where they are in several splits. So splits of cross-identity fakes get smaller than
+    their shares: of fakes with two people and two equal splits, half are left out.
 
     Args:
         entries: all clips.
-        shares: name of a part -> its share of the people; they sum to 1.
+        shares: name of a split -> its share of the people; they sum to 1.
         seed: another seed gives another division.
 
     Raises:
         ValueError: shares that are negative or do not sum to 1.
-        DataError: a part would get nobody, or clips of one class only.
+        DataError: a split would get nobody, or clips of one class only.
     """
     everything = list(entries)
     names = sorted({key for entry in everything for key in keys_of(entry)})
     places = hash_split(names, shares, seed=seed)
-    part_of = {names[k]: part for part, members in places.items() for k in members}
-    parts: dict[str, list[ClipEntry]] = {part: [] for part, share in shares.items() if share > 0}
+    split_of = {names[k]: split for split, members in places.items() for k in members}
+    splits: dict[str, list[ClipEntry]] = {split: [] for split, share in shares.items() if share > 0}
     crossing: list[ClipEntry] = []
     for entry in everything:
-        among = {part_of[key] for key in keys_of(entry)}
-        (parts[among.pop()] if len(among) == 1 else crossing).append(entry)
+        among = {split_of[key] for key in keys_of(entry)}
+        (splits[among.pop()] if len(among) == 1 else crossing).append(entry)
     classes = len({entry.entire for entry in everything})
-    for name, members in parts.items():
+    for name, members in splits.items():
         if len({entry.entire for entry in members}) < classes:
             lacking = ", not of both classes" * (classes == 2)
             raise DataError(
-                f"part {name} would get {len(members)} clips{lacking}; {len(crossing)} "
-                "have people of several parts; use more clips, another --seed or another share"
+                f"split {name} would get {len(members)} clips{lacking}; {len(crossing)} "
+                "have people of several splits; use more clips, another --seed or another share"
             )
-    return Split(parts, crossing)
+    return Division(splits, crossing)
 
 
-def find_leaks(parts: Mapping[str, Iterable[ClipEntry]]) -> list[Leak]:
-    """Return what each two parts share, where they share something.
+def find_leaks(splits: Mapping[str, Iterable[ClipEntry]]) -> list[Leak]:
+    """Return what each two splits share, where they share something.
 
     Args:
-        parts: name -> its clips.
+        splits: name -> its clips.
     """
     people, sources, files = {}, {}, {}
-    for name, entries in parts.items():
+    for name, entries in splits.items():
         members = list(entries)
         people[name] = {person for entry in members for person in entry.identities}
         sources[name] = {entry.source for entry in members if entry.source}
@@ -140,11 +140,13 @@ def find_leaks(parts: Mapping[str, Iterable[ClipEntry]]) -> list[Leak]:
     return [leak for leak in leaks if leak.total]
 
 
-def check_leaks(parts: Mapping[str, Iterable[ClipEntry]], *, allow: bool = False) -> dict[str, int]:
-    """Refuse parts that share people, genuine clips or files; or warn of them.
+def check_leaks(
+    splits: Mapping[str, Iterable[ClipEntry]], *, allow: bool = False
+) -> dict[str, int]:
+    """Refuse splits that share people, genuine clips or files; or warn of them.
 
     Args:
-        parts: see `find_leaks`.
+        splits: see `find_leaks`.
         allow: warn only.
 
     Returns:
@@ -153,9 +155,9 @@ def check_leaks(parts: Mapping[str, Iterable[ClipEntry]], *, allow: bool = False
     Raises:
         DataError: they share something and `allow` is not set.
     """
-    leaks = find_leaks(parts)
+    leaks = find_leaks(splits)
     for leak in leaks:
         if not allow:
-            raise DataError(f"{leak.words}; part them, or pass --allow-leak")
+            raise DataError(f"{leak.words}; keep them apart, or pass --allow-leak")
         log.warning("%s: results there look better than they are", leak.words)
     return {f"{leak.one} and {leak.other}": leak.total for leak in leaks}

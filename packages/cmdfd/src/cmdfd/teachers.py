@@ -156,7 +156,7 @@ class PositionalEncoding(nn.Module):
         self.register_buffer("pe", table[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x plus the table's beginning."""
+        """Return x plus the table's beginning, float, (B, T, D) -> (B, T, D)."""
         return x + self.pe[: x.shape[1], 0]
 
 
@@ -187,7 +187,7 @@ class OfficialTeacher(ContentTeacher):
         self.needs_lips = lips is None
 
     def audio_logits(self, audio: Tensor, frames: int) -> Tensor:
-        """See `ContentTeacher`."""
+        """Return what is heard, (B, S) at 16 kHz in [-1, 1] -> (B, frames, K)."""
         return self.audio(clip_stft(audio, frames))
 
     def visual_logits(self, video: Tensor) -> Tensor:

@@ -1,266 +1,397 @@
-"""Content teachers that are trained: their batches, losses and the LightningModule.
-
-Three ways: classes of frames by cross-entropy, letters without times by CTC, and a lip reader that
-learns what a recogniser of speech hears (Kullback-Leibler divergence), without any labels. Only
-real clips are to be given: in forged ones voice and mouth may say different things.
-"""
+"""`cmdfd-teach`: content teachers trained on real clips, and how much they hear and see."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
-from papercommons.data.sampling import mix_seeds
-from papercommons.optimization import stop_if_diverged
-from torch import Tensor
-from torch.nn import functional as F
-from torch.optim import Adam
-from torch.optim.lr_scheduler import ExponentialLR
-from torch.utils.data import DataLoader, Dataset
-from torchmetrics import MeanMetric
+from papercommons.cli import RunOptions
+from papercommons.devices import compute_device
+from papercommons.errors import DataError
+from papercommons.files import is_first_process
+from papercommons.report import Result, Section, describe_device, write_report
+from papercommons.training import (
+    begin_run,
+    fit,
+    history_section,
+    load_best,
+    run_files,
+    seed_everything,
+)
 
-from cmdfd.augmentation import augment
-from cmdfd.data import AVClips
-from cmdfd.sampling import FrameBudgetSampler
+from cmdfd.hf_teacher import HFTeacher
+from cmdfd.mouths import CLASSES
+from cmdfd.options import PACKAGE, CropOptions, DataOptions, TeachOptions
+from cmdfd.prepared import PreparedClips
+from cmdfd.small_teacher import SmallTeacher, VisualContent
+from cmdfd.teacher_lightning import ContentModule, Objective, TeachData
 from cmdfd.teachers import ContentTeacher
+from cmdfd.teaching_saved import open_teacher, save_teacher
+from cmdfd.teaching_words import (
+    LETTERS,
+    frame_targets,
+    letter_error_rate,
+    letter_targets,
+    read_letters,
+)
+from cmdfd.training_splits import Splits, open_splits
 
-Way = Literal["frames", "letters", "distil"]
-NO_CLASS = -100  # of padding
+log = logging.getLogger("papercommons")
+
+LIMITS = (
+    "A teacher knows the voices, faces and words of its training clips. One that is taught on the "
+    "clips that a detector is trained on knows these too well: take others where you can."
+)
+CURVES = {"loss": ("train/loss", "val/loss"), "right on val": ("val/audio", "val/video")}
 
 
-class TeachBatch(NamedTuple):
-    """What is taught from.
+def teach_network(
+    data: str,
+    val: str | None,
+    hf_asr: str | None,
+    out: str,
+    lists: DataOptions,
+    crop: CropOptions,
+    options: TeachOptions,
+    run: RunOptions,
+) -> Result:
+    """Train a teacher on real clips, write the run's folder, and return the result.
 
-    Attributes:
-        frames: grey face crops, uint8, shape (B, T, H, W).
-        clean: the same before any augmentation.
-        waveform: at 16 kHz, float32, shape (B, 640 T).
-        targets: int64; classes of frames (B, T), letters (B, L) padded with -100, or (B, 0).
+    Args:
+        data: list, set or prepared folder; forged clips in it are left out.
+        val: another one to judge on.
+        hf_asr: folder of a recogniser of Hugging Face, whose posteriors a lip reader learns.
+        out: folder of the run.
+        lists: how lists are read.
+        crop: how faces are cut.
+        options: how it is trained.
+        run: how to run.
+
+    Raises:
+        DataError: the data or the recogniser cannot be used.
     """
+    run = replace(run, devices="1")
+    seed_everything(run.seed)
+    way: Objective = (
+        "distill" if hf_asr else "frames" if options.labels == "phonemes" else "letters"
+    )
+    with tempfile.TemporaryDirectory(prefix="cmdfd-") as name:
+        cache = Path(name) if run.dry_run else Path(out) / "cache"
+        splits = only_real(
+            open_splits(
+                data,
+                val,
+                None,
+                cache,
+                size=options.size,
+                lists=lists,
+                crop=crop,
+                val_fraction=0.0,
+                allow_leak=True,
+                seed=run.seed,
+                num_workers=run.num_workers,
+            ),
+            options.val_fraction,
+            run.seed,
+        )
+        settings: dict[str, Any] = {"data": data, "val": val, "hf_asr": hf_asr, "out": out}
+        for group in (lists, crop, options):
+            settings |= asdict(group)
+        folder = begin_run({**settings, **run.settings()}, run)
+        started = time.perf_counter()
+        teacher, numbers, rows = teach(hf_asr, way, splits, folder, options, run)
+        seconds = time.perf_counter() - started
+        device = compute_device(run)
+        result = Result(
+            package=PACKAGE,
+            command="cmdfd-teach",
+            title=f"{data}: {describe(way, hf_asr)}, {teacher.classes} classes",
+            rows=[
+                {"what": key.replace("_", " "), "value": value} for key, value in numbers.items()
+            ],
+            metrics={
+                **numbers,
+                "seconds": seconds,
+                "epochs": len(rows),
+                "parameters": sum(p.numel() for p in teacher.parameters()),
+                "clips": {k: len(v) for k, v in splits.clips.items()},
+            },
+            settings=settings | run.settings(),
+            limits=LIMITS,
+            data_hash=splits.data_hash,
+            device=describe_device(device),
+            notes=[
+                f"real clips: {', '.join(f'{k} {len(v)}' for k, v in splits.clips.items())}",
+                *weaknesses(numbers),
+            ],
+        )
+        if folder is None or not is_first_process():
+            return result
+        save_teacher(
+            teacher,
+            folder / "export",
+            **remembered(hf_asr, options),
+            labels=list(CLASSES if way == "frames" else LETTERS) if way != "distill" else None,
+            accuracy={k: None if np.isnan(v) else v for k, v in numbers.items()},
+            crop=dict(splits.crop),
+            made_by=f"cmdfd-teach, {describe(way, hf_asr)}, {options.epochs} epochs, "
+            f"seed {run.seed}",
+            data_hash=splits.data_hash,
+        )
+        result.files |= run_files(folder)
+        sections = [history_section(rows, CURVES, caption="Means over each epoch")]
+        if "val" in splits.clips and way != "distill":
+            sections.append(examples(teacher, splits.clips["val"], way))
+        write_report(folder / "report.html", result, sections)
+        result.save(folder)
+        return result
 
-    frames: Tensor
-    clean: Tensor
-    waveform: Tensor
-    targets: Tensor
+
+def teach_beside(
+    recogniser: str, splits: Splits, folder: Path | None, run: RunOptions
+) -> tuple[ContentTeacher, dict[str, float]]:
+    """Return a recogniser with a lip reader that learnt from it on a run's real clips.
+
+    It is kept in the folder ``teacher`` of the run, and taken from there when the run goes on.
+
+    Args:
+        recogniser: folder of a recogniser of Hugging Face.
+        splits: of the run.
+        folder: of the run; None in a dry run.
+        run: how to run.
+    """
+    kept = None if folder is None else folder / "teacher"
+    if kept is not None and (kept / "export" / "config.json").is_file():
+        return open_teacher(str(kept)), {}
+    real = only_real(splits, 0.0, run.seed)
+    alone = replace(run, devices="1", resume=None)
+    teacher, numbers, _ = teach(recogniser, "distill", real, kept, TeachOptions(), alone)
+    if kept is not None and is_first_process():
+        save_teacher(
+            teacher,
+            kept / "export",
+            **remembered(recogniser, TeachOptions()),
+            crop=dict(splits.crop),
+            accuracy={k: None if np.isnan(v) else v for k, v in numbers.items()},
+            made_by=f"cmdfd-train --teacher hf:..., seed {run.seed}",
+            data_hash=real.data_hash,
+        )
+    return teacher, numbers
 
 
-class TeachDataset(Dataset[TeachBatch]):
-    """Batches of pieces of clips.
+def teach(
+    recogniser: str | None,
+    way: Objective,
+    splits: Splits,
+    folder: Path | None,
+    options: TeachOptions,
+    run: RunOptions,
+) -> tuple[ContentTeacher, dict[str, float], list[dict[str, float]]]:
+    """Return a trained teacher in evaluation mode, how good it is, and the history.
+
+    Args:
+        recogniser: folder of a recogniser of Hugging Face for ``distill``.
+        way: see `cmdfd.teacher_lightning`.
+        splits: real clips.
+        folder: gets checkpoints and metrics.csv; None writes nothing.
+        options: how it is trained.
+        run: how to run.
+    """
+    targets = {split: targets_of(clips, way) for split, clips in splits.clips.items()}
+    if recogniser is not None:
+        heard = HFTeacher.from_folder(recogniser)
+        heard.video = VisualContent(heard.classes, options.dim, options.width)
+        teacher: ContentTeacher = heard
+    else:
+        classes = len(CLASSES if way == "frames" else LETTERS)
+        teacher = SmallTeacher(classes, dim=options.dim, width=options.width)
+    module = ContentModule(teacher, way, lr=options.lr, lr_decay=options.lr_decay)
+    pairs = {split: (clips, targets[split]) for split, clips in splits.clips.items()}
+    data = TeachData(
+        pairs["train"],
+        pairs.get("val"),
+        way,
+        frames_per_batch=options.frames_per_batch,
+        max_frames=options.max_frames,
+        augmented=options.augment,
+        seed=run.seed,
+        num_workers=run.num_workers,
+    )
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    monitor = "val/loss" if "val" in pairs else None
+    _, history = fit(
+        module, data, epochs=options.epochs, run=run, out=folder, monitor=monitor, mode="min"
+    )
+    log.info("taught for %.0f s", time.perf_counter() - started)
+    load_best(module, folder, history)
+    module.teacher.eval().cpu()
+    split = "val" if "val" in splits.clips else "train"
+    numbers = judge(module.teacher, splits.clips[split], targets[split], way, split)
+    return module.teacher, numbers, history.rows
+
+
+def targets_of(clips: PreparedClips, way: Objective) -> list[np.ndarray] | None:
+    """Return what the clips say, int64 of each clip; None for distillation.
 
     Args:
         clips: real ones.
-        targets: of each clip: classes of all its frames, or its letters; None for distillation.
-        way: see the module; ``letters`` takes clips whole.
-        max_frames: of a piece; None is the whole clip.
-        augmented: change frames by `cmdfd.augmentation.augment`.
-        seed: of chance.
+        way: see `cmdfd.teacher_lightning`.
     """
-
-    def __init__(
-        self,
-        clips: AVClips,
-        targets: Sequence[np.ndarray] | None,
-        way: Way,
-        *,
-        max_frames: int | None = None,
-        augmented: bool = False,
-        seed: int = 0,
-    ) -> None:
-        self.clips, self.targets, self.way = clips, targets, way
-        self.augmented, self.seed = augmented, seed
-        most = None if way == "letters" else max_frames
-        self.lengths = [n if most is None else min(n, most) for n in clips.lengths]
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, items: Sequence[tuple[int, int]]) -> TeachBatch:
-        """Return the batch of (epoch, index) pairs, cut to the shortest."""
-        count = min(self.lengths[index] for _, index in items)
-        clean, changed, waves, targets = [], [], [], []
-        for epoch, index in items:
-            rng = np.random.default_rng(mix_seeds(self.seed, epoch, index))
-            spare = self.clips.lengths[index] - count
-            start = int(rng.integers(spare + 1)) if self.augmented else 0
-            sample = self.clips.read(index, start, count)
-            frames = torch.from_numpy(np.ascontiguousarray(sample.frames))
-            clean.append(frames)
-            changed.append(augment(frames, rng) if self.augmented else frames)
-            waves.append(torch.from_numpy(sample.waveform).float())
-            whole = np.empty(0) if self.targets is None else self.targets[index]
-            piece = whole[start : start + count] if self.way == "frames" else whole
-            targets.append(torch.from_numpy(piece.astype(np.int64)))
-        padded = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=NO_CLASS)
-        return TeachBatch(torch.stack(changed), torch.stack(clean), torch.stack(waves), padded)
+    if way == "distill":
+        return None
+    return frame_targets(clips) if way == "frames" else letter_targets(clips)
 
 
-class TeachData(LightningDataModule):
-    """Real clips to train a teacher on, and others to judge it.
+@torch.no_grad()
+def judge(
+    teacher: ContentTeacher,
+    clips: PreparedClips,
+    targets: list[np.ndarray] | None,
+    way: Objective,
+    split: str,
+) -> dict[str, float]:
+    """Return how much of the clips a teacher hears and sees, by words that say what is counted.
 
     Args:
-        train: its clips and targets, see `TeachDataset`.
-        val: likewise, or None.
-        way: see the module.
-        frames_per_batch: see `cmdfd.sampling.frame_budget_batches`.
-        max_frames: of a training piece.
-        augmented: see `TeachDataset`, for training.
-        seed: of the order and all chance.
-        num_workers: processes that read.
+        teacher: in evaluation mode.
+        clips: real ones.
+        targets: what they say, see `targets_of`.
+        way: see `cmdfd.teacher_lightning`.
+        split: they are of.
     """
-
-    def __init__(
-        self,
-        train: tuple[AVClips, Sequence[np.ndarray] | None],
-        val: tuple[AVClips, Sequence[np.ndarray] | None] | None,
-        way: Way,
-        *,
-        frames_per_batch: int = 2000,
-        max_frames: int = 250,
-        augmented: bool = True,
-        seed: int = 0,
-        num_workers: int = 0,
-    ) -> None:
-        super().__init__()
-        self.way, self.seed, self.num_workers = way, seed, num_workers
-        self.frames_per_batch = frames_per_batch
-        self.train_set = TeachDataset(
-            *train, way, max_frames=max_frames, augmented=augmented, seed=seed
-        )
-        self.val_set = None if val is None else TeachDataset(*val, way)
-
-    def loader(self, dataset: TeachDataset, *, training: bool) -> DataLoader[TeachBatch]:
-        """Return batches; whole clips of equal length unless pieces may be cut."""
-        mixed = training and self.way != "letters"
-        return DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=FrameBudgetSampler(
-                dataset.lengths, self.frames_per_batch, shuffle=mixed, seed=self.seed
-            ),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
-
-    def train_dataloader(self) -> DataLoader[TeachBatch]:
-        """Return the training batches."""
-        return self.loader(self.train_set, training=True)
-
-    def val_dataloader(self) -> DataLoader[TeachBatch] | list[DataLoader[TeachBatch]]:
-        """Return every clip once; nothing without a val part."""
-        return [] if self.val_set is None else self.loader(self.val_set, training=False)
+    best: dict[str, list[np.ndarray]] = {"voice": [], "mouth": []}
+    for k, frames in enumerate(clips.lengths):
+        sample = clips.read(k, 0, frames)
+        heard = teacher.audio_logits(torch.from_numpy(sample.waveform)[None], frames)
+        seen = teacher.visual_logits(torch.from_numpy(sample.frames)[None])
+        for name, logits in (("voice", heard), ("mouth", seen)):
+            best[name].append(logits[0].argmax(-1).numpy())
+    both = {name: np.concatenate(found) for name, found in best.items()}
+    agree = f"{split}_frames_agreeing"
+    if way == "letters":
+        truth = ["".join(LETTERS[n] for n in letters) for letters in targets or []]
+        rates = {
+            f"{split}_letter_error_rate_{name}": letter_error_rate(
+                [read_letters(one) for one in found], truth
+            )
+            for name, found in best.items()
+        }
+        return {**rates, agree: float((both["voice"] == both["mouth"]).mean())}
+    truth_frames = both["voice"] if way == "distill" else np.concatenate(targets or [])
+    numbers = {
+        f"{split}_accuracy_{name}": float((found == truth_frames).mean())
+        for name, found in both.items()
+        if way == "frames" or name == "mouth"
+    }
+    common = np.bincount(truth_frames).max() / len(truth_frames)
+    return {**numbers, f"{split}_share_of_most_frequent_class": float(common)}
 
 
-class ContentModule(LightningModule):
-    """Trains a teacher; Adam, 5 % less each epoch.
-
-    Logs train/loss and val/loss, and of val the share of frames that are right, val/audio and
-    val/video (against the recogniser's best class when distilling, which has no val/audio). Letters
-    have no frames to be right; they are judged after the training.
+@torch.no_grad()
+def examples(teacher: ContentTeacher, clips: PreparedClips, way: Objective) -> Section:
+    """Return what a teacher hears and sees in the first clips.
 
     Args:
-        teacher: to train; of an `HFTeacher` only the lip reader learns.
-        way: see the module.
-        lr: learning rate, > 0.
-        lr_decay: factor per epoch, in (0, 1].
+        teacher: in evaluation mode.
+        clips: real ones.
+        way: see `cmdfd.teacher_lightning`.
+    """
+    rows = []
+    for k in range(min(6, len(clips))):
+        frames = clips.lengths[k]
+        sample = clips.read(k, 0, frames)
+        heard = teacher.audio_logits(torch.from_numpy(sample.waveform)[None], frames)
+        seen = teacher.visual_logits(torch.from_numpy(sample.frames)[None])
+        said = {"voice": heard[0].argmax(-1).numpy(), "mouth": seen[0].argmax(-1).numpy()}
+        row = {"clip": clips.names[k]}
+        if way == "letters":
+            row |= {name: read_letters(best) for name, best in said.items()}
+        else:
+            truth = frame_targets(clips)[k]
+            said = {"truth": truth, **said}
+            row |= {name: _runs(best) for name, best in said.items()}
+        rows.append(row)
+    return Section("Examples", "What is heard and seen in clips of val.", rows=rows)
+
+
+def _runs(numbers: np.ndarray) -> str:
+    kept = numbers[np.append(True, numbers[1:] != numbers[:-1])]
+    return " ".join(CLASSES[number] for number in kept[:24]) + " ..." * (len(kept) > 24)
+
+
+def only_real(splits: Splits, val_fraction: float, seed: int) -> Splits:
+    """Return the real clips of train and val; some people are held out if there is no val split.
+
+    Args:
+        splits: of the run.
+        val_fraction: share of the people held out.
+        seed: of the division.
 
     Raises:
-        ValueError: a number out of range, or another way.
+        DataError: there are no real clips to train on.
     """
+    from cmdfd.splits import split_by_identity
 
-    def __init__(
-        self, teacher: ContentTeacher, way: Way, *, lr: float = 1e-3, lr_decay: float = 0.95
-    ) -> None:
-        super().__init__()
-        if way not in get_args(Way) or lr <= 0 or not 0 < lr_decay <= 1:
-            raise ValueError(
-                f"way must be {', '.join(get_args(Way))}, lr > 0 and lr_decay in (0, 1], got "
-                f"{way!r}, {lr}, {lr_decay}"
-            )
-        self.teacher, self.way, self.lr, self.lr_decay = teacher, way, lr, lr_decay
-        self.right = torch.nn.ModuleDict(
-            {name: MeanMetric(nan_strategy="disable") for name in ("audio", "video", "loss")}
-        )
-
-    def losses(self, batch: TeachBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss, and the logits of each stream, (B, T, K)."""
-        frames = batch.frames.shape[1]
-        seen = self.teacher.visual_logits(batch.frames)
-        heard = self.teacher.audio_logits(batch.waveform, frames)
-        logits = {"audio": heard, "video": seen}
-        if self.way == "distil":
-            return F.kl_div(
-                seen.float().log_softmax(-1).flatten(0, 1),
-                heard.float().log_softmax(-1).flatten(0, 1),
-                reduction="batchmean",
-                log_target=True,
-            ), logits
-        if self.way == "frames":
-            parts = [
-                F.cross_entropy(x.float().flatten(0, 1), batch.targets.flatten())
-                for x in (heard, seen)
-            ]
-        else:
-            parts = [letter_loss(x, batch.targets) for x in (heard, seen)]
-        return parts[0] + parts[1], logits
-
-    def training_step(self, batch: TeachBatch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
-        loss, _ = self.losses(batch)
-        self.log(
-            "train/loss",
-            loss.detach(),
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(batch.frames),
-        )
-        return loss
-
-    def on_train_epoch_end(self) -> None:
-        """End the run if its loss is not finite."""
-        stop_if_diverged(self)
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget what was seen."""
-        metrics: Any = self.right.values()
-        for metric in metrics:
-            metric.reset()
-
-    def validation_step(self, batch: TeachBatch, batch_idx: int) -> None:
-        """Count the frames that are right."""
-        loss, logits = self.losses(batch)
-        metrics: Any = self.right
-        metrics["loss"].update(loss, len(batch.frames))
-        if self.way == "letters":
-            return
-        truth = batch.targets if self.way == "frames" else logits["audio"].argmax(-1)
-        for name, values in logits.items():
-            metrics[name].update((values.argmax(-1) == truth).float().mean(), truth.numel())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the numbers of all clips seen."""
-        metrics: Any = self.right
-        names = {"frames": ("audio", "video"), "letters": (), "distil": ("video",)}[self.way]
-        self.log_dict({f"val/{name}": metrics[name].compute() for name in ("loss", *names)})
-
-    def configure_optimizers(self) -> Any:
-        """Return Adam for what is to learn, and its rate per epoch."""
-        parameters = [p for p in self.teacher.parameters() if p.requires_grad]
-        optimizer = Adam(parameters, lr=self.lr)
-        return {"optimizer": optimizer, "lr_scheduler": ExponentialLR(optimizer, self.lr_decay)}
+    found: dict[str, PreparedClips] = {}
+    for split in ("train", "val"):
+        clips = splits.clips.get(split)
+        real = None if clips is None else clips.select([e for e in clips.entries if not e.entire])
+        if real is not None:
+            found[split] = real
+    if "train" not in found:
+        raise DataError("no real clips to teach on; forged ones may say two things at once")
+    if "val" not in found and val_fraction > 0:
+        shares = {"train": 1 - val_fraction, "val": val_fraction}
+        train = found["train"]
+        divided = split_by_identity(train.entries, shares, seed=seed).splits
+        chosen = {split: train.select(entries) for split, entries in divided.items()}
+        found |= {split: clips for split, clips in chosen.items() if clips is not None}
+    return replace(splits, clips=found)
 
 
-def letter_loss(logits: Tensor, letters: Tensor) -> Tensor:
-    """Return the CTC loss by letter, the mean over the clips; class 0 is the blank.
+def weaknesses(numbers: Mapping[str, float]) -> list[str]:
+    """Return a line for each stream that is no better than the most frequent class."""
+    common = next((v for name, v in numbers.items() if "most_frequent" in name), 0.0)
+    return [
+        f"{name.rpartition('_')[2]}: NO BETTER THAN THE MOST FREQUENT CLASS; such a teacher "
+        "teaches nothing: take more real clips or epochs"
+        for name, value in numbers.items()
+        if "_accuracy_" in name and value <= common
+    ]
+
+
+def remembered(recogniser: str | None, options: TeachOptions) -> dict[str, Any]:
+    """Return what is kept of a recogniser and its lip reader; nothing without a recogniser.
 
     Args:
-        logits: (B, T, K).
-        letters: int64, (B, L), padded with -100.
+        recogniser: its folder, or None.
+        options: sizes of the lip reader.
     """
-    lengths = (letters != NO_CLASS).sum(1)
-    steps = torch.full_like(lengths, logits.shape[1])
-    scores = logits.float().log_softmax(-1).transpose(0, 1)
-    return F.ctc_loss(scores, letters.clamp(min=0), steps, lengths, zero_infinity=True)
+    if recogniser is None:
+        return {}
+    folder = str(Path(recogniser).absolute())
+    return {"recogniser": folder, "dim": options.dim, "width": options.width}
+
+
+def describe(way: Objective, recogniser: str | None) -> str:
+    """Return in words what is taught.
+
+    Args:
+        way: see `cmdfd.teacher_lightning`.
+        recogniser: folder of the recogniser, for distillation.
+    """
+    words: Mapping[Objective, str] = {
+        "frames": "phonemes by frame",
+        "letters": "letters by CTC",
+        "distill": f"a lip reader after {Path(recogniser or '').name}",
+    }
+    return words[way]

@@ -12,6 +12,8 @@ from papercommons.errors import DataError, reason
 from papercommons.files import find_saved, hash_files, write_text
 from papercommons.versions import installed_version
 
+from cmdfd.options import PACKAGE
+
 if TYPE_CHECKING:
     from cmdfd.teachers import ContentTeacher
 
@@ -47,8 +49,8 @@ def save_teacher(teacher: ContentTeacher, folder: str | Path, **about: Any) -> P
     from cmdfd.hf_teacher import HFTeacher
     from cmdfd.small_teacher import SmallTeacher
 
-    version = installed_version("cmdfd")
-    config = {"package": "cmdfd", "version": version, "classes": teacher.classes, **about}
+    version = installed_version(PACKAGE)
+    config = {"package": PACKAGE, "version": version, "classes": teacher.classes, **about}
     if isinstance(teacher, SmallTeacher):
         config |= {"kind": SMALL, "model": teacher.config}
         save_model(teacher, folder, config)
@@ -85,9 +87,9 @@ def open_teacher(name: str) -> ContentTeacher:
     if name.startswith(OFFICIAL):
         return load_official_teacher(*official_files(name))
     folder = find_saved(name)
-    config = read_config(folder)
+    config = read_config(folder, package=PACKAGE, entries=("model",))
     kind = config.get("kind")
-    if config.get("package") != "cmdfd" or kind not in (SMALL, HF):
+    if kind not in (SMALL, HF):
         raise DataError(f"{folder}/config.json: no teacher of cmdfd-teach")
     try:
         if kind == SMALL:
@@ -104,7 +106,7 @@ def open_teacher(name: str) -> ContentTeacher:
                 raise DataError(f"{recogniser}: not the recogniser that {folder} was taught with")
             part = VisualContent(config["classes"], **config["model"])
             teacher = HFTeacher.from_folder(recogniser, part)
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{folder}/config.json: {reason(error)}") from error
     load_weights(part, read_state_dict(folder), source=str(folder))
     return teacher.eval()

@@ -49,7 +49,7 @@ def follow_face(
     """Return one face of a clip, None if there is none.
 
     Args:
-        frames: uint8 images, taken one by one.
+        frames: uint8, (H, W, 3), taken one by one.
         detector: ``lbp`` or ``mtcnn``.
         path: of the clip, for messages.
         face: number by size, 1 is the largest.

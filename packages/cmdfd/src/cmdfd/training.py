@@ -1,4 +1,4 @@
-"""`cmdfd-train`: a network trained, calibrated on val, looked at on its test part, and saved."""
+"""`cmdfd-train`: a network trained, calibrated on val, looked at on its test split, and saved."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from papercommons.checkpoint import load_weights, read_config, read_state_dict, read_torch_file
+from papercommons.checkpoint import load_weights, read_config, read_state_dict
 from papercommons.cli import RunOptions
 from papercommons.errors import DataError
 from papercommons.files import find_saved, is_first_process
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import (
+    NO_VAL,
     begin_run,
     fit,
     history_section,
+    load_best,
     make_trainer,
     may_use_cuda,
+    run_files,
     seed_everything,
 )
 
@@ -31,24 +34,23 @@ from cmdfd.lightning import CMDFDModule
 from cmdfd.model import CMDFDNet
 from cmdfd.official import student_weights
 from cmdfd.one_stream import build_net
-from cmdfd.options import PACKAGE, CropOptions, ListOptions, LossOptions, RecipeOptions
-from cmdfd.saved import LIMITS, load_net, save_net
+from cmdfd.options import PACKAGE, CropOptions, DataOptions, LossOptions, RecipeOptions
+from cmdfd.presets import resolve
+from cmdfd.saved import LIMITS, load_network, save_network
 from cmdfd.teachers import ContentTeacher
 from cmdfd.teaching_saved import HUGGING_FACE, open_teacher
-from cmdfd.training_judging import judge_parts
-from cmdfd.training_parts import Parts, count_rows, metadata_rows, open_parts
-from cmdfd.training_presets import resolve
+from cmdfd.training_judging import judge_splits
+from cmdfd.training_splits import Splits, count_rows, metadata_rows, open_splits
 
 log = logging.getLogger("papercommons")
 
-NO_VAL = "THERE IS NO VAL PART: no best.ckpt, no calibration, and the last epoch is what is saved"
 COLOURS = (
     "the clips were prepared in right grey; for the official code's, prepare them with "
     "--official-gray"
 )
 CURVES = {
     "losses": ("train/loss", "train/ce", "val/loss"),
-    "correlation losses": ("train/distil", "train/contrast"),
+    "correlation losses": ("train/distill", "train/contrast"),
     "AUC on val": ("val/auc",),
     "mean correlation on val": ("val/correlation_real", "val/correlation_fake"),
 }
@@ -64,7 +66,7 @@ def train_network(
     init: str | None,
     legacy: bool,
     allow_leak: bool,
-    lists: ListOptions,
+    lists: DataOptions,
     crop: CropOptions,
     recipe: RecipeOptions,
     losses: LossOptions,
@@ -80,7 +82,7 @@ def train_network(
         teacher: see `cmdfd.teaching_saved.open_teacher`; also ``hf:FOLDER`` and ``none``.
         init: weights to begin with, or None.
         legacy: as the official code does it.
-        allow_leak: parts may share people, genuine clips and files.
+        allow_leak: splits may share people, genuine clips and files.
         lists: how lists are read.
         crop: how faces are cut.
         recipe: how it is trained.
@@ -92,14 +94,11 @@ def train_network(
         ValueError: options that do not go together.
     """
     values = resolve(recipe, losses, legacy=legacy, cuda=may_use_cuda(run))
-    shown = {k: v for k, v in values.items() if k not in ("preset", "net")}
-    words = ", ".join(f"{name} {value}" for name, value in shown.items())
-    log.info("preset %s: %s", values["preset"], words)
     seed_everything(run.seed)
     if legacy:
         crop = CropOptions(**{**asdict(crop), "official_gray": True})
     with _cache(out, run) as cache:
-        parts = open_parts(
+        splits = open_splits(
             data,
             val,
             test,
@@ -110,8 +109,9 @@ def train_network(
             val_fraction=recipe.val_fraction,
             allow_leak=allow_leak,
             seed=run.seed,
+            num_workers=run.num_workers,
         )
-        metadata = metadata_rows(parts)
+        metadata = metadata_rows(splits)
         for row in metadata:
             log.info("%s: AUC of sound minus picture alone %.3f (%s)", *_told(row))
         settings: dict[str, Any] = {"data": data, "val": val, "test": test, "out": out}
@@ -120,8 +120,8 @@ def train_network(
             settings |= asdict(group)
         settings |= {k: v for k, v in values.items() if k != "net"}
         folder = begin_run({**settings, **run.settings()}, run)
-        opened, taught = find_teacher(teacher, parts, folder, run)
-        train = parts.clips["train"]
+        opened, taught = find_teacher(teacher, splits, folder, run)
+        train = splits.clips["train"]
         if opened is not None and opened.needs_lips:
             train = train.giving_lips()
         module = make_module(opened, values, losses, legacy=legacy, init=init, stream=recipe.stream)
@@ -129,7 +129,7 @@ def train_network(
             module.net.compile()
         found = AVData(
             train,
-            val=parts.clips.get("val"),
+            val=splits.clips.get("val"),
             frames_per_batch=values["frames_per_batch"],
             max_frames=values["max_frames"],
             augmented=recipe.augment,
@@ -139,55 +139,51 @@ def train_network(
             legacy=legacy,
         )
         started = time.perf_counter()
-        monitor, mode = what_is_best(parts)
+        monitor, mode = choose_monitor(splits)
         _, history = fit(
             module, found, epochs=values["epochs"], run=run, out=folder, monitor=monitor, mode=mode
         )
         seconds = time.perf_counter() - started
-        which = f"epoch {len(history.rows)}, the last"
-        if folder is not None and (folder / "best.ckpt").is_file():
-            state = read_torch_file(folder / "best.ckpt")
-            module.load_state_dict(state["state_dict"])
-            which = f"epoch {int(state['epoch']) + 1}, the best on val"
+        which = load_best(module, folder, history)
         net = module.net
         device: torch.device = make_trainer(run).strategy.root_device
-        part = "test" if "test" in parts.clips else "val" if "val" in parts.clips else "no"
+        split = "test" if "test" in splits.clips else "val" if "val" in splits.clips else "no"
         result = Result(
             package=PACKAGE,
             command="cmdfd-train",
-            title=f"{data}: preset {values['preset']}, teacher {teacher}; {which}; {part} part",
+            title=f"{data}: preset {values['preset']}, teacher {teacher}; {which}; {split} split",
             metrics={
                 "seconds": seconds,
                 "epochs": len(history.rows),
                 "parameters": sum(p.numel() for p in net.parameters()),
-                "clips": {name: len(clips) for name, clips in parts.clips.items()},
-                "metadata": {r["part"]: r["AUC of sound minus picture"] for r in metadata},
+                "clips": {name: len(clips) for name, clips in splits.clips.items()},
+                "metadata": {r["split"]: r["AUC of sound minus picture"] for r in metadata},
                 **({"teacher": taught} if taught else {}),
             },
             settings=settings | run.settings(),
             limits=LIMITS,
-            data_hash=parts.data_hash,
+            data_hash=splits.data_hash,
             device=describe_device(device),
             notes=[
-                *([] if "val" in parts.clips else [NO_VAL]),
+                *([] if "val" in splits.clips else [NO_VAL]),
                 *(
-                    ["there is no test part: these numbers are of val, which chose"]
-                    * (part == "val")
+                    ["there is no test split: these numbers are of val, which chose"]
+                    * (split == "val")
                 ),
                 *(_metadata_note(row) for row in metadata),
-                *crop_notes(teacher, parts),
-                *([COLOURS] if legacy and not parts.crop.get("swapped") else []),
-                *parts.notes,
+                *crop_notes(teacher, splits),
+                *([COLOURS] if legacy and not splits.crop.get("swapped") else []),
+                *splits.notes,
             ],
         )
         if folder is None or not is_first_process():
             return result
-        judged = judge_parts(net, device, parts, legacy=legacy)
-        save_net(
+        judged = judge_splits(net, device, splits, legacy=legacy)
+        save_network(
             net,
             folder / "export",
-            size=parts.crop["size"],
-            crop=dict(parts.crop),
+            size=splits.crop["size"],
+            crop=dict(splits.crop),
             score="fake" if legacy else "margin",
             threshold=0.0,
             legacy=legacy,
@@ -195,20 +191,18 @@ def train_network(
             calibration=judged.calibration,
             made_by=f"cmdfd-train, preset {values['preset']}, teacher {teacher}, target "
             f"{values['target']}, seed {run.seed}, {which}",
-            data_hash=parts.data_hash,
+            data_hash=splits.data_hash,
             device=describe_device(device),
         )
-        result.files |= {"last": str(folder / "last.ckpt"), "export": str(folder / "export")}
-        if (folder / "best.ckpt").is_file():
-            result.files["best"] = str(folder / "best.ckpt")
-        if part != "no":
-            result.rows = judged.rows[part]
-            result.metrics = {**result.metrics, part: judged.numbers[part]}
-            result.files["scores"] = judged.save(folder / "scores.csv")
+        result.files |= run_files(folder)
+        if split != "no":
+            result.rows = judged.rows[split]
+            result.metrics = {**result.metrics, split: judged.numbers[split]}
+            result.files["items"] = judged.save(folder / "items.csv")
         sections = [
-            *judged.sections(part),
+            *judged.sections(split),
             history_section(history.rows, CURVES, caption=MEANS),
-            *_data_sections(parts, metadata),
+            *_data_sections(splits, metadata),
         ]
         write_report(folder / "report.html", result, sections)
         result.save(folder)
@@ -216,14 +210,14 @@ def train_network(
 
 
 def find_teacher(
-    name: str, parts: Parts, folder: Path | None, run: RunOptions
+    name: str, splits: Splits, folder: Path | None, run: RunOptions
 ) -> tuple[ContentTeacher | None, dict[str, float]]:
     """Return the teacher, and how good it is if it was taught now.
 
     Args:
         name: as given; ``hf:FOLDER`` teaches a lip reader on the run's real clips, and keeps it in
             the run's folder.
-        parts: of the run.
+        splits: of the run.
         folder: of the run; None in a dry run.
         run: how to run.
     """
@@ -231,24 +225,24 @@ def find_teacher(
         return None, {}
     if not name.startswith(HUGGING_FACE):
         return open_teacher(name), {}
-    from cmdfd.teaching_command import teach_beside
+    from cmdfd.teaching import teach_beside
 
-    return teach_beside(name.removeprefix(HUGGING_FACE), parts, folder, run)
+    return teach_beside(name.removeprefix(HUGGING_FACE), splits, folder, run)
 
 
-def crop_notes(teacher: str, parts: Parts) -> list[str]:
+def crop_notes(teacher: str, splits: Splits) -> list[str]:
     """Return a line if a teacher was taught on faces that were cut in another way.
 
     Args:
         teacher: as given.
-        parts: of the run.
+        splits: of the run.
     """
     if teacher == "none" or not Path(teacher).is_dir():
         return []
     taught = read_config(find_saved(teacher)).get("crop")
-    if taught is None or taught == dict(parts.crop):
+    if taught is None or taught == dict(splits.crop):
         return []
-    return [f"the teacher was taught on faces cut as {taught}, these are cut as {parts.crop}"]
+    return [f"the teacher was taught on faces cut as {taught}, these are cut as {splits.crop}"]
 
 
 def make_module(
@@ -264,7 +258,7 @@ def make_module(
 
     Args:
         teacher: or None.
-        values: see `cmdfd.training_presets.resolve`.
+        values: see `cmdfd.presets.resolve`.
         losses: options.
         legacy: as the official code does it.
         init: weights to begin with: a checkpoint of the official code or of TalkNet, or a network
@@ -282,7 +276,7 @@ def make_module(
         net,
         teacher,
         target=values["target"],
-        distil=losses.distil,
+        distill=losses.distill,
         over_time="sum" if legacy else "mean",
         w_dist=losses.w_dist,
         w_con=losses.w_con,
@@ -308,19 +302,19 @@ def begin_with(net: CMDFDNet, init: str) -> None:
         if not weights:
             raise DataError(f"{init}: holds no weights of this network; see --init")
     else:
-        other, _ = load_net(find_saved(init))
+        other, _ = load_network(find_saved(init))
         weights = other.state_dict()
     try:
         load_weights(net, weights, source=init)
     except DataError as error:
-        raise DataError(f"{error}; official and TalkNet's weights need --preset full") from None
+        raise DataError(f"{error}; official and TalkNet's weights need --preset paper") from None
 
 
-def what_is_best(parts: Parts) -> tuple[str | None, str]:
+def choose_monitor(splits: Splits) -> tuple[str | None, str]:
     """Return what chooses best.ckpt, and whether more or less of it is better."""
-    if "val" not in parts.clips:
+    if "val" not in splits.clips:
         return None, "min"
-    return ("val/auc", "max") if len(set(parts.clips["val"].labels)) == 2 else ("val/loss", "min")
+    return ("val/auc", "max") if len(set(splits.clips["val"].labels)) == 2 else ("val/loss", "min")
 
 
 @contextmanager
@@ -334,20 +328,20 @@ def _cache(out: str, run: RunOptions) -> Iterator[Path]:
 
 
 def _told(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["part"], row["AUC of sound minus picture"], row["verdict"]
+    return row["split"], row["AUC of sound minus picture"], row["verdict"]
 
 
 def _metadata_note(row: Mapping[str, Any]) -> str:
-    part, auc, verdict = _told(row)
+    split, auc, verdict = _told(row)
     return (
-        f"metadata of {part}: how much longer the sound is than the picture has an AUC of "
+        f"metadata of {split}: how much longer the sound is than the picture has an AUC of "
         f"{auc:.3f} alone ({verdict}); the network sees both cut to one length"
     )
 
 
-def _data_sections(parts: Parts, metadata: list[dict[str, Any]]) -> list[Section]:
+def _data_sections(splits: Splits, metadata: list[dict[str, Any]]) -> list[Section]:
     text = "The lengths of the files as the only score. The network sees clips cut to one length."
-    sections = [Section("Clips", rows=count_rows(parts))]
+    sections = [Section("Clips", rows=count_rows(splits))]
     if metadata:
         sections.append(Section("What the lengths of the files give away", text, rows=metadata))
     return sections

@@ -1,4 +1,4 @@
-"""How a network does that was just trained: scores of its val and test parts, method by method."""
+"""How a network does that was just trained: scores of its val and test splits, method by method."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from papercommons.files import write_csv
 from papercommons.metrics.score_calibration import calibrate_scores
 from papercommons.report import Section
 
-from cmdfd.drawing import scores_png
-from cmdfd.entries import REAL
+from cmdfd.entries import FAKE, REAL
 from cmdfd.measures import clip_measures
 from cmdfd.model import CMDFDNet
+from cmdfd.pictures import scores_png
 from cmdfd.prepared import PreparedClips
 from cmdfd.scoring import Detector
 from cmdfd.scoring_options import WindowOptions
-from cmdfd.training_parts import Parts
+from cmdfd.training_splits import Splits
 
 _SHOWN = ("auc", "ap", "balanced_accuracy", "eer", "real_recall", "fake_recall")
 
@@ -29,11 +29,11 @@ class Judged:
     """Scores and what follows from them.
 
     Attributes:
-        scores: part -> of its clips.
-        clips: part -> its clips.
+        scores: split -> of its clips.
+        clips: split -> its clips.
         calibration: of the scores, fitted on val, plain types; None without both classes in val.
-        rows: part -> table by method.
-        numbers: part -> measures.
+        rows: split -> table by method.
+        numbers: split -> measures.
     """
 
     scores: dict[str, np.ndarray] = field(default_factory=dict)
@@ -47,29 +47,29 @@ class Judged:
         rows = [
             {
                 "name": entry.name,
-                "split": part,
+                "split": split,
                 "method": entry.method,
-                "label": entry.entire,
+                "label": FAKE if entry.entire else REAL,
                 "score": f"{score:.5f}",
             }
-            for part, clips in self.clips.items()
-            for entry, score in zip(clips.entries, self.scores[part], strict=True)
+            for split, clips in self.clips.items()
+            for entry, score in zip(clips.entries, self.scores[split], strict=True)
         ]
         write_csv(path, rows)
         return str(path)
 
-    def sections(self, part: str) -> list[Section]:
-        """Return the part of the report about one part; nothing if it was not scored."""
-        if part not in self.scores:
+    def sections(self, split: str) -> list[Section]:
+        """Return the section of the report about one split; nothing if it was not scored."""
+        if split not in self.scores:
             return []
-        methods = np.array([entry.method for entry in self.clips[part].entries])
-        labels = np.array(self.clips[part].labels)
-        groups = {REAL: self.scores[part][labels == 0]}
+        methods = np.array([entry.method for entry in self.clips[split].entries])
+        labels = np.array(self.clips[split].labels)
+        groups = {REAL: self.scores[split][labels == 0]}
         for method in sorted(set(methods[labels == 1])):
-            groups[method] = self.scores[part][(labels == 1) & (methods == method)]
+            groups[method] = self.scores[split][(labels == 1) & (methods == method)]
         return [
             Section(
-                f"Scores of the {part} part",
+                f"Scores of the {split} split",
                 "Mean margin of the logits of fake and real. cmdfd-eval says more, with intervals.",
                 figure=scores_png({k: v for k, v in groups.items() if len(v)}, {"0": 0.0}),
                 caption="Scores of real clips and of each method's fakes",
@@ -77,30 +77,30 @@ class Judged:
         ]
 
 
-def judge_parts(
-    net: CMDFDNet, device: torch.device, parts: Parts, *, legacy: bool = False
+def judge_splits(
+    net: CMDFDNet, device: torch.device, splits: Splits, *, legacy: bool = False
 ) -> Judged:
     """Score val and test, and calibrate on val.
 
     Args:
         net: trained; is moved to the device.
         device: where it computes.
-        parts: of the run.
+        splits: of the run.
         legacy: the network was trained as the official code does it.
     """
-    config = {"crop": dict(parts.crop), "legacy": legacy}
+    config = {"crop": dict(splits.crop), "legacy": legacy}
     detector = Detector(net.to(device).float().eval(), device, "32-true", config, "")
     judged = Judged()
-    for part in ("val", "test"):
-        clips = parts.clips.get(part)
+    for split in ("val", "test"):
+        clips = splits.clips.get(split)
         if clips is None:
             continue
         pieces = ((k, clips.read(k, 0, n)) for k, n in enumerate(clips.lengths))
         found = {k: scores.score for k, scores in detector.score(pieces, WindowOptions())}
         scores = np.array([found[k] for k in range(len(clips))])
-        judged.scores[part], judged.clips[part] = scores, clips
-        judged.numbers[part] = clip_measures(scores, clips.labels)
-        judged.rows[part] = rows_of(clips, scores)
+        judged.scores[split], judged.clips[split] = scores, clips
+        judged.numbers[split] = clip_measures(scores, clips.labels)
+        judged.rows[split] = rows_of(clips, scores)
     if "val" in judged.scores:
         made = calibrate_scores(judged.scores["val"], judged.clips["val"].labels)
         judged.calibration = None if made is None else made._asdict()

@@ -132,7 +132,7 @@ class VisualTCN(nn.Module):
         self.net = nn.Sequential(*(SeparableConv1d(channels) for _ in range(layers)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the layers make of x."""
+        """Return what the layers make of x, float (B, C, T) -> (B, C, T)."""
         return self.net(x)
 
 
@@ -172,7 +172,7 @@ class GlobalLayerNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x normalised."""
+        """Return x normalised, float (B, C, T) -> (B, C, T)."""
         return F.group_norm(x, 1, self.gamma.flatten(), self.beta.flatten(), eps=1e-8)
 
 
@@ -194,5 +194,5 @@ class VisualConv1D(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return embeddings."""
+        """Return embeddings, float (B, C, T) -> (B, D, T)."""
         return self.net(x)

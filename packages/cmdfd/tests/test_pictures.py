@@ -5,8 +5,9 @@ import io
 import numpy as np
 import pytest
 import torch
-from cmdfd.calibrating import read_calibration, save_calibration
-from cmdfd.drawing import (
+from cmdfd.calibration import read_calibration, save_calibration
+from cmdfd.measures import clip_measures
+from cmdfd.pictures import (
     bars_png,
     clip_png,
     film_strip,
@@ -15,7 +16,6 @@ from cmdfd.drawing import (
     roc_points,
     scores_png,
 )
-from cmdfd.measures import clip_measures
 from cmdfd.scoring import KeptScores, listed, unlisted
 from cmdfd.scoring_measures import measures_with_intervals, weighted_measures
 from cmdfd.windows import FrameScores
@@ -35,7 +35,7 @@ def test_a_weight_counts_as_so_many_clips(scores, data):
     times = data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size))
     if not sum(times):
         return
-    weights = torch.tensor([[1.0] * size, times])
+    weights = torch.tensor([[1.0] * size, times], dtype=torch.double)
     found = weighted_measures(
         torch.tensor(scores, dtype=torch.double), torch.tensor(labels) == 1, weights, threshold=0.5
     )

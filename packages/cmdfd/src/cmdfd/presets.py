@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
+
+from papercommons.presets import resolve_preset
 
 from cmdfd.options import LossOptions, RecipeOptions
 
-SMALL = {"dim": 32, "visual_width": 8, "audio_layers": [1, 1, 1, 1], "tcn_layers": 2, "heads": 4}
-PRESETS: Mapping[str, Mapping[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "quick": {  # ours
         "epochs": 20,
         "lr": 1e-3,
@@ -16,26 +17,35 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "frames_per_batch": 500,
         "max_frames": 50,
         "size": 48,
-        "net": SMALL,
     },
-    "full": {
+    "paper": {
         "epochs": 100,
         "lr": 1e-4,
         "lr_decay": 0.95,
         "frames_per_batch": 2000,
         "max_frames": 250,
         "size": 112,
-        "net": {},
     },
 }
+NETWORKS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "dim": 32,
+        "visual_width": 8,
+        "audio_layers": [1, 1, 1, 1],
+        "tcn_layers": 2,
+        "heads": 4,
+    },
+    "paper": {},
+}
+"""Sizes of the network, see `cmdfd.model.CMDFDNet`."""
 LEGACY = {"lr": 1e-5, "max_frames": 1000}
-"""What the official code has beside the preset."""
+"""What the official code has beside the preset ``paper``."""
 
 
 def resolve(
     recipe: RecipeOptions, losses: LossOptions, *, legacy: bool, cuda: bool
 ) -> dict[str, Any]:
-    """Return the name of the preset, and a value for each option that presets set.
+    """Return the name of the preset, a value for each option that presets set, and the network.
 
     Args:
         recipe: as given.
@@ -48,13 +58,7 @@ def resolve(
         >>> values["preset"], values["epochs"], values["target"]
         ('quick', 2, 'js')
     """
-    preset = recipe.preset
-    if preset == "auto":
-        preset = "full" if cuda else "quick"
-    values = {**PRESETS[preset], **(LEGACY if legacy and preset == "full" else {})}
-    values = {
-        name: value if getattr(recipe, name, None) is None else getattr(recipe, name)
-        for name, value in values.items()
-    }
+    presets = {**PRESETS, "paper": PRESETS["paper"] | LEGACY} if legacy else PRESETS
+    values = resolve_preset(presets, recipe.preset, asdict(recipe), cuda=cuda)
     target = losses.target or ("jeffreys" if legacy else "js")
-    return {"preset": preset, **values, "target": target}
+    return {**values, "target": target, "net": NETWORKS[values["preset"]]}

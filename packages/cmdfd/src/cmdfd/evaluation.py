@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from papercommons.metrics.bootstrap import Estimate
 from papercommons.metrics.calibration import cllr, ece
-from papercommons.metrics.detection import Estimate
 from papercommons.metrics.roc import unchecked_auc
 from papercommons.metrics.score_calibration import ScoreCalibration
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from cmdfd.hf_teacher import HFTeacher
 from cmdfd.prepared import open_prepared
 from cmdfd.small_teacher import SmallTeacher, VisualContent
+from cmdfd.teacher_lightning import ContentModule, TeachBatch, TeachData, TeachDataset, letter_loss
 from cmdfd.teachers import OfficialTeacher, SpeechTransformer
-from cmdfd.teaching import ContentModule, TeachBatch, TeachData, TeachDataset, letter_loss
 from cmdfd.teaching_saved import check_teacher, open_teacher, save_teacher
 from cmdfd.teaching_words import (
     LETTERS,
@@ -100,7 +102,7 @@ def test_words_that_are_not_known(talking_set):
 def test_only_the_lip_reader_is_distilled(recogniser):
     torch.manual_seed(0)
     teacher = HFTeacher.from_folder(recogniser, VisualContent(6, 16, 4))
-    module = ContentModule(teacher, "distil", lr=0.01)
+    module = ContentModule(teacher, "distill", lr=0.01)
     optimizer = module.configure_optimizers()["optimizer"]
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
     frames = torch.randint(0, 256, (2, 7, 16, 16), dtype=torch.uint8)
@@ -150,4 +152,16 @@ def test_teachers_that_are_not_there(tmp_path):
             check_teacher(name)
     assert check_teacher(str(tmp_path)) == [str(tmp_path)]
     with pytest.raises(DataError, match="no teacher of cmdfd-teach"):
+        open_teacher(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("size", "value"),
+    [("dim", 8 * 10**9), ("width", 10**9), ("classes", 10**12), ("width", 0), ("dim", "8")],
+)
+def test_sizes_in_a_file_do_not_fill_the_memory(tmp_path, size, value):
+    sizes = {"classes": 5, "dim": 8, "width": 1, size: value}
+    saved = {"package": "cmdfd", "kind": "small", "classes": 5, "model": sizes}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(DataError, match=r"config\.json: "):
         open_teacher(str(tmp_path))

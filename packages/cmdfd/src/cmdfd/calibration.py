@@ -9,6 +9,8 @@ from papercommons.errors import DataError, reason
 from papercommons.files import write_json
 from papercommons.metrics.score_calibration import ScoreCalibration, remembered_calibration
 
+from cmdfd.options import PACKAGE
+
 _LARGEST = 1 << 20  # bytes of a calibration file
 
 
@@ -21,7 +23,7 @@ def save_calibration(path: Path, found: ScoreCalibration, *, weights: str, clips
         weights: hash of the network whose scores it is about.
         clips: what it was fitted on, in words.
     """
-    about = {"package": "cmdfd", "weights": weights, "clips": clips}
+    about = {"package": PACKAGE, "weights": weights, "clips": clips}
     write_json(path, {**about, "calibration": found._asdict()})
 
 
@@ -46,7 +48,7 @@ def read_calibration(path: str | Path, *, weights: str) -> ScoreCalibration:
         raise DataError(f"{file}: not readable as a calibration ({reason(error)})") from None
     found = None
     if isinstance(kept, dict):
-        found = remembered_calibration(kept, "cmdfd", source=str(file))
+        found = remembered_calibration(kept, PACKAGE, source=str(file))
     if found is None:
         raise DataError(f"{file}: holds no calibration; cmdfd-eval --calibrate-on writes one")
     if kept.get("weights") != weights:

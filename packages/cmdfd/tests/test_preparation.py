@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cmdfd import preparing, tracks
 from cmdfd.clips import read_clip, to_gray
-from cmdfd.preparing import prepare_clip
+from cmdfd.preparation import prepare_clip
 from papercommons.errors import DataError
 from papercommons.faces.boxes import Face
 from papercommons.video.writing import write_clip

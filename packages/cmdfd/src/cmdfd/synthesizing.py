@@ -40,7 +40,7 @@ def make_corpus(
     kinds: list[str] | None,
     size: int,
     seed: int,
-    workers: int,
+    num_workers: int,
     resume: bool,
     overwrite: bool,
     options: SynthOptions,
@@ -50,10 +50,10 @@ def make_corpus(
     Args:
         out: folder.
         count: clips.
-        kinds: of all parts.
+        kinds: of all splits.
         size: side of the pictures.
         seed: of everything.
-        workers: processes.
+        num_workers: processes.
         resume: go on with an interrupted run.
         overwrite: empty `out` first if it holds an earlier run.
         options: what is made.
@@ -65,12 +65,12 @@ def make_corpus(
     facts = write_corpus(
         out,
         recipe_of(count, kinds, size, seed, options),
-        workers=workers,
+        num_workers=num_workers,
         resume=resume,
         overwrite=overwrite,
     )
     folder = Path(out)
-    people = {part: len(names) for part, names in facts["people"].items()}
+    people = {split: len(names) for split, names in facts["people"].items()}
     made = sum(sum(counts.values()) for counts in facts["methods"].values())
     result = Result(
         package=PACKAGE,
@@ -93,8 +93,8 @@ def make_corpus(
         device="cpu",
         files={"list": str(folder / "list.csv"), "facts": str(folder / "facts.json")},
         notes=[
-            f"people: {', '.join(f'{part} {count}' for part, count in people.items())}; nobody is "
-            "in two parts",
+            f"people: {', '.join(f'{split} {count}' for split, count in people.items())}; nobody "
+            "is in two splits",
             "picture and sound of every clip are equally long",
         ],
     )
@@ -106,7 +106,15 @@ def make_corpus(
 def recipe_of(
     count: int, kinds: list[str] | None, size: int, seed: int, options: SynthOptions
 ) -> Recipe:
-    """Return the recipe that options mean, see `cmdfd.corpus.Recipe`."""
+    """Return the recipe that options mean, see `cmdfd.corpus.Recipe`.
+
+    Args:
+        count: clips.
+        kinds: of all splits; None is the usual ones.
+        size: side of the pictures.
+        seed: of everything.
+        options: the rest.
+    """
     values: dict[str, Any] = asdict(options)
     unseen = UNSEEN_KINDS if options.unseen is None else options.unseen
     chosen = TRAIN_KINDS if kinds is None else kinds

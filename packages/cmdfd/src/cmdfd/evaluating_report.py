@@ -9,7 +9,8 @@ from papercommons.metrics.score_calibration import ScoreCalibration
 from papercommons.report import Section, image_grid_png
 
 from cmdfd.auditing import separation_row
-from cmdfd.drawing import (
+from cmdfd.evaluation import Judgement
+from cmdfd.pictures import (
     bars_png,
     clip_png,
     film_strip,
@@ -17,7 +18,6 @@ from cmdfd.drawing import (
     roc_png,
     scores_png,
 )
-from cmdfd.evaluating_judgement import Judgement
 from cmdfd.prepared import PreparedClips
 
 SHOWN_PARTS = 3
