@@ -27,7 +27,7 @@ ALL_PYTHONS = ["3.11", "3.12", "3.13"]
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PINNED = ["-c", str(ROOT / "constraints.txt")]
 DEMO = (
-    "rld-distill-compare --data digits --image-size 16 --preset demo "
+    "rld-distill-compare --data digits --size 16 --preset demo "
     "--methods ce,kd,dkd,rld --seeds 0,1,2 --out runs/demo --overwrite"
 ).split()
 # Commands answer --help without these, so the docs, which show that, are built without them.

@@ -24,6 +24,7 @@ from rld_distill.sources import parse_data
 from rld_distill.zoo import list_models
 
 Format = Literal["safetensors", "onnx"]
+MOST_CLASSES = 1_000_000
 
 
 def train(
@@ -306,6 +307,8 @@ def models(*, num_classes: int = 100) -> Result:
         num_classes: for the size of the last layer.
     """
     check_at_least(1, num_classes=num_classes)
+    if num_classes > MOST_CLASSES:
+        raise ValueError(f"--num-classes must be <= {MOST_CLASSES:,}, got {num_classes}")
     from rld_distill.zoo import create_model
 
     rows = []

@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader, Dataset
 
 log = logging.getLogger("papercommons")
 
-NAMES = {"dev": "val"}
 MOST_VAL_PAIRS = 2000  # each costs two images; calibration takes all
 
 
@@ -232,8 +231,8 @@ class WordData(LightningDataModule):
             allow_writer_overlap=allow_writer_overlap,
         )
         self.split_by = divided.split
-        self.splits = {NAMES.get(name, name): places for name, places in divided.places.items()}
-        self.pairs = {NAMES.get(name, name): some for name, some in divided.pairs.items()}
+        self.splits = divided.places
+        self.pairs = divided.pairs
         self.images = load_images(words, in_channels)
         self.writers = sorted({words.writers[place] for place in self.splits["train"]})
         number = {writer: k for k, writer in enumerate(self.writers)}

@@ -24,7 +24,6 @@ from vlm_hv.pairs import draw_pairs
 from vlm_hv.prompting import PairPrompt
 
 MOST_VAL_PAIRS = 500
-NAMES = {"dev": "val"}
 Ablation = Literal["blank", "shuffle"]
 
 
@@ -165,8 +164,8 @@ class PairData(LightningDataModule):
             allow_writer_overlap=allow_writer_overlap,
         )
         self.split_by = divided.split
-        self.splits = {NAMES.get(name, name): places for name, places in divided.places.items()}
-        self.pairs = {NAMES.get(name, name): some for name, some in divided.pairs.items()}
+        self.splits = divided.places
+        self.pairs = divided.pairs
         if max_pairs is not None:
             self.pairs["train"] = draw_pairs(self.pairs["train"], max_pairs, seed=seed)
         self.images = words.load()

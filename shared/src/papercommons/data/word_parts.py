@@ -28,9 +28,9 @@ class WordParts:
 
     Attributes:
         split: its name.
-        places: ``unlabelled`` (the whole training part), ``train`` and ``dev`` (labelled training
+        places: ``unlabelled`` (the whole training part), ``train`` and ``val`` (labelled training
             writers, and those of them held out), ``test`` -> places of images.
-        pairs: ``train``, ``dev``, ``test`` -> pairs.
+        pairs: ``train``, ``val``, ``test`` -> pairs.
     """
 
     split: str
@@ -55,7 +55,7 @@ def divide_words(
         words: the set.
         split: see `papercommons.data.words.split_words`; ``auto`` is `default_split`.
         writer_fraction: share of the training writers whose labels are used, in (0, 1].
-        val_fraction: share of those held out as the part ``dev``, in (0, 1).
+        val_fraction: share of those held out as the part ``val``, in (0, 1).
         pairs: CSV or parquet file of training pairs instead of made ones.
         max_per_writer: most same-writer pairs of one writer.
         seed: of splits and pairs.
@@ -77,10 +77,10 @@ def divide_words(
     check_disjoint(words, halves["train"], halves["test"], allow=overlapping)
     labelled = first_writers(words, halves["train"], writer_fraction)
     train, held = hold_out_writers(words, labelled, share=val_fraction, seed=seed)
-    places = {"unlabelled": halves["train"], "train": train, "dev": held, "test": halves["test"]}
+    places = {"unlabelled": halves["train"], "train": train, "val": held, "test": halves["test"]}
     made = {
         part: make_pairs(words, places[part], seed=seed, max_per_writer=max_per_writer)
-        for part in ("train", "dev")
+        for part in ("train", "val")
     }
     if pairs is not None:
         made["train"] = _inside(read_pairs(pairs, words), words, train, pairs, split)

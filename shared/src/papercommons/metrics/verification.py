@@ -24,7 +24,6 @@ from papercommons.metrics.calibration import (
 
 __all__ = [
     "Calibration",
-    "Metric",
     "accuracy_threshold",
     "brier",
     "cllr",
@@ -39,7 +38,6 @@ __all__ = [
 ]
 
 _BINS = 15
-Metric = Estimate  # REMOVE
 _CHUNK = 2_000_000  # weights at a time: some ten arrays of 16 MB
 
 
