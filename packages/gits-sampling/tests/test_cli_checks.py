@@ -4,6 +4,7 @@ import pytest
 from gits_sampling import cli
 from papercommons.cli import run_command
 from papercommons.files import prepare_out
+from papercommons.testing.hostile import check_options
 
 
 def call(command, *more):
@@ -85,3 +86,7 @@ def test_an_export_never_replaces_what_it_is_made_from(more, places, capsys):
 def test_a_long_prompt_is_no_file(capsys):
     assert call("fit --model nothing", "--prompts", "a cat " * 100) == 2
     assert "nothing: no such folder or file" in capsys.readouterr().err
+
+
+def test_no_option_is_upset_by_a_value(tmp_path):
+    check_options("gits-sampling", tmp_path)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from papercommons.files import prepare_out
+from papercommons.testing.hostile import check_options
 from PIL import Image
 
 PROMPTS = "--source cat --target dog"
@@ -79,3 +80,7 @@ for verb in ("edit", "group", "train", "make_scenes", "demo", "predict", "evalua
 assert not {"torch", "diffusers", "gradio", "matplotlib"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_option_is_upset_by_a_value(tmp_path):
+    check_options("multi-edits", tmp_path)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from papercommons.cli import run_command
 from papercommons.files import prepare_out
+from papercommons.testing.hostile import check_options
 from rld_distill import cli
 
 
@@ -86,3 +87,7 @@ def test_the_cache_never_replaces_what_it_is_made_from(command, places, capsys):
     assert "the file exists; pass --overwrite, or another --out" in capsys.readouterr().err
     assert call(*command.split(), "--overwrite") == 2
     assert "--overwrite would replace what this command reads" in capsys.readouterr().err
+
+
+def test_no_option_is_upset_by_a_value(tmp_path):
+    check_options("rld-distill", tmp_path)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from papercommons.files import prepare_out
+from papercommons.testing.hostile import check_options
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
@@ -55,3 +56,7 @@ def test_overwrite_never_takes_what_a_command_reads(call, command, tmp_path, mon
     (line,) = capsys.readouterr().err.splitlines()
     assert "run: --overwrite would delete run" in line
     assert all(Path(file).exists() for file in files)
+
+
+def test_no_option_is_upset_by_a_value(tmp_path):
+    check_options("semforge", tmp_path)

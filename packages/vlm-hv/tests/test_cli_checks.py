@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from papercommons.files import prepare_out
+from papercommons.testing.hostile import check_options
 from vlm_hv import prompts
 
 MODEL = "--backend openai --base-url http://127.0.0.1:9/v1 --model m"
@@ -79,3 +80,7 @@ def test_pairs_never_replace_a_file_of_the_data(call, places, capsys):
     assert "the file exists; pass --overwrite, or another --out" in capsys.readouterr().err
     assert call(*command, "--overwrite") == 2
     assert "--overwrite would replace what this command reads" in capsys.readouterr().err
+
+
+def test_no_option_is_upset_by_a_value(tmp_path):
+    check_options("vlm-hv", tmp_path)

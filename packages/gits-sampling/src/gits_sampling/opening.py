@@ -50,8 +50,10 @@ def open_model(model: str, options: ModelOptions, run: ComputeOptions) -> Loaded
         ValueError: the device is not there.
     """
     device = compute_device(run)
-    if device.type == "mps":
-        raise DataError("--accelerator mps: has no float64, which noise levels need; say cpu")
+    if device.type == "mps":  # has no float64, which noise levels need
+        if run.accelerator != "auto":
+            raise ValueError(f"--accelerator {run.accelerator}: mps has no float64; say cpu")
+        device = torch.device("cpu")
     loaded = load_denoiser(
         model,
         prediction=options.prediction,

@@ -13,7 +13,7 @@ import numpy as np
 from papercommons.cli import RunOptions
 from papercommons.data.scene_data import SceneData, draw_scenes
 from papercommons.data.scenes import Preset
-from papercommons.files import is_first_process
+from papercommons.files import hash_texts, is_first_process
 from papercommons.report import (
     Result,
     Section,
@@ -106,6 +106,7 @@ def train_on_scenes(
         title=f"{options.scenes} scenes: {values['epochs']} epochs of {options.count:,}",
         metrics={
             "seconds": seconds,
+            "epochs": values["epochs"],
             "steps": module.steps,
             "parameters": sum(
                 p.numel() for p in [*module.average.parameters(), *module.vae.parameters()]
@@ -114,6 +115,7 @@ def train_on_scenes(
         },
         settings={"out": out, **asdict(options), **values, **run.settings()},
         limits=LIMITS,
+        data_hash=hash_texts(scene.caption() for scene in data.train.scenes),
         device=describe_device(module.device),
     )
     if folder is None or not is_first_process():
@@ -125,8 +127,8 @@ def train_on_scenes(
 def losses(histories: Histories) -> dict[str, float]:
     """Return the last losses of all parts."""
     return {
-        "autoencoder val/mse": histories.autoencoder.rows[-1]["val/mse"],
-        "text encoder val/loss": histories.text_encoder.rows[-1]["val/loss"],
+        "autoencoder_val_mse": histories.autoencoder.rows[-1]["val/mse"],
+        "text_encoder_val_loss": histories.text_encoder.rows[-1]["val/loss"],
         "train/loss": histories.unet.rows[-1]["train/loss"],
         "val/loss": histories.unet.rows[-1]["val/loss"],
     }
