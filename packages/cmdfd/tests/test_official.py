@@ -53,7 +53,7 @@ def test_a_network_comes_back(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"package": "semforge"}, "not a network of cmdfd"),
+        ({"package": "semforge"}, "expected cmdfd, got .semforge."),
         ({"model": {"dim": 30}}, "multiple of heads"),
         ({"model": {"depth": 3}}, "unexpected keyword"),
         ({"model": {"dim": 64, "heads": 4}}, "does not fit CMDFDNet"),

@@ -4,7 +4,7 @@ import wave
 
 import numpy as np
 import pytest
-from cmdfd import preparing, tracks
+from cmdfd import preparation, tracks
 from cmdfd.clips import read_clip, to_gray
 from cmdfd.preparation import prepare_clip
 from papercommons.errors import DataError
@@ -92,7 +92,7 @@ def test_frames_that_are_not_kept_are_read_again(write, faces, monkeypatch):
     faces(BOX)
     path = write()
     once = prepare_clip(path, size=16)
-    monkeypatch.setattr(preparing, "KEPT_BYTES", 0)
+    monkeypatch.setattr(preparation, "KEPT_BYTES", 0)
     again = prepare_clip(path, size=16)
     assert np.array_equal(once.frames, again.frames)
     assert once.facts == again.facts

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from answers import METHODS, SEED, SETTINGS, Clip, answer
+from answers import FOUR, METHODS, SEED, SETTINGS, Clip, answer
 from d_tiil import ClipModel, DTIILPipeline, __version__
 from d_tiil.calibration import Calibration
 from d_tiil.clip_patches import ClipPatches
@@ -70,6 +70,7 @@ from tables import (
 )
 
 SHARES = {**MAIN, "further kinds": FURTHER, "crowded scenes": CROWDED}
+UNFITTED = ("accuracy", "IoU, threshold of val")  # columns that crowded scenes have no use for
 JUDGED = 100  # captions whose pictures tell what a model has learnt
 QUICK_SCENES, QUICK_JUDGED = 4, 4
 QUICK_MODEL: dict[str, Any] = {
@@ -290,7 +291,11 @@ def crowded_results(
     table = []
     for group in (SEEN, HELD_OUT):
         own = pairs(options, kept, group, "test", "caption", "consistent")
-        table += [{"model": group, **row} for row in summarize(own, plain, judge(own, plain))]
+        table += [
+            {"model": group} | {name: row[name] for name in row if name not in UNFITTED}
+            for row in summarize(own, plain, judge(own, plain))
+            if row["method"] != FOUR
+        ]
     return {
         **about(options, kept),
         "rows": table,
