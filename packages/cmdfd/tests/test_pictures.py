@@ -118,7 +118,8 @@ def test_the_area_under_the_corners_is_the_auc():
     fake = rng.random(60) < 0.4
     scores = (fake + rng.standard_normal(60)).round(1)
     x, y = roc_points(scores, fake)
-    assert np.trapezoid(y, x) == pytest.approx(clip_measures(scores, fake)["auc"])
+    area = np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)
+    assert area == pytest.approx(clip_measures(scores, fake)["auc"])
     assert width(roc_png({"one list": (scores, fake)})) > 600
     assert width(scores_png({"real": scores[~fake], "a": scores[fake]}, {"0": 0.0})) > 600
     assert width(reliability_png({"one": (1 / (1 + np.exp(-scores)), fake)})) > 400
