@@ -1,6 +1,6 @@
 """d-tiil: a caption names a wrong colour; where the picture contradicts it, and which word it is.
 
-Training the text-to-image model takes several minutes; ``--model`` takes a trained one.
+It trains the model of `d-tiil-train` first, some twenty minutes of one core; ``--model`` takes one.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from card import BLUE, GREY, TEXT, TITLE, YELLOW, mark, plain, save, show
-from d_tiil import DTIILModule, DTIILPipeline, DTIILResult, Record
+from d_tiil import DTIILPipeline, DTIILResult, Record
 from d_tiil.measures import iou
 from d_tiil.scene_pairs import ScenePairOptions, draw_scene_pairs
 from d_tiil.settings import TINY
+from d_tiil.training import train_model
 from d_tiil.word_spans import overlap
-from papercommons.cli import RunOptions
-from papercommons.data.scene_data import SceneData
+from papercommons.cli import FloatRunOptions
 from papercommons.pictures import heat
-from papercommons.text_to_image.training import train_text_to_image
-from papercommons.training import seed_everything
+from papercommons.text_to_image.options import SceneModelOptions
 
-SCENES, SKETCH_EPOCHS, EPOCHS = 4000, 3, 3  # d-tiil-train takes 6000, 2 and 12
 PAIRS, SEED = 25, 1  # of scenes that the model did not see
 
 
@@ -36,16 +34,6 @@ class Answer(NamedTuple):
     found: DTIILResult
     fit: float
     right: bool
-
-
-def train(folder: Path) -> Path:
-    """Return the folder of a tiny text-to-image model that draws colours where they belong."""
-    seed_everything(0)
-    module, data = DTIILModule(seed=0), SceneData(train=SCENES, val=100, seed=0)
-    run = RunOptions(seed=0, accelerator="cpu")
-    epochs = {"text_epochs": 4, "sketch_epochs": SKETCH_EPOCHS, "epochs": EPOCHS}
-    train_text_to_image(module, data, autoencoder_epochs=1, **epochs, run=run)
-    return module.save_pretrained(folder)
 
 
 def answer(pipe: DTIILPipeline, record: Record) -> Answer:
@@ -64,7 +52,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of a trained model")
     given = parser.parse_args().model
     with TemporaryDirectory() as folder:
-        pipe: Any = DTIILPipeline.from_pretrained(given or train(Path(folder) / "model"))
+        if given is None:
+            train_model(folder, SceneModelOptions(), FloatRunOptions(accelerator="cpu"))
+        pipe: Any = DTIILPipeline.from_pretrained(given or Path(folder) / "model")
     pipe.set_progress_bar_config(disable=True)
     pipe.settings = TINY
     options = ScenePairOptions(count=PAIRS, calibration=0, kinds=("color",), parts=("caption",))

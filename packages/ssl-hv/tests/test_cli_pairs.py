@@ -273,7 +273,8 @@ DATA = ("--data", ".")
 def test_bad_arguments_are_one_line(call, verb, arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert call(verb, *arguments) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    *said, line = capsys.readouterr().err.strip().splitlines()
+    assert all(other.startswith("preset ") for other in said)
     assert line.startswith(f"ssl-hv-{verb}: error: ")
     assert message in line
     assert not list(tmp_path.iterdir())
@@ -285,7 +286,7 @@ def test_bad_arguments_are_one_line(call, verb, arguments, message, tmp_path, mo
         (("--threshold", "best"), "--threshold must be val, eer or a score, got best"),
         (("--threshold", "nan"), "--threshold must be val, eer or a score, got nan"),
         (("--bootstrap", "5"), "--bootstrap must be >= 10, got 5"),
-        (("--pairs", "no.csv"), "no.csv: no such file; --pairs takes a table of pairs"),
+        (("--pairs", "no.csv"), "no.csv: no such file; --pairs takes a list of pairs"),
         (("--split-by", "seen"), "no split 'seen', it has paper, writers"),
         (("--variant", "all", "--split-by", "unseen"), "no split 'unseen'"),
     ],
