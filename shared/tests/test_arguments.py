@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -10,6 +11,12 @@ from papercommons.arguments import build_parser
 from papercommons.cli import RunOptions, run_command
 
 seen: dict[str, Any] = {}
+
+# ten levels, each of which repeats the one before nine times
+BOMB = "a: &a [x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    for old, new in itertools.pairwise("abcdefghijk")
+)
 
 
 @dataclass(frozen=True)
@@ -271,6 +278,10 @@ def test_mistakes_on_the_command_line(words, message, capsys):
         ("data: [a]", "--data: expected text, got ['a']; put it in quotes"),
         ("\xff\n", "c.yaml: not UTF-8 text"),
         ("a: !!python/object/apply:os.system ['true']", "c.yaml: not readable YAML (line 1: could"),
+        ("lr: 2024-99-99", "c.yaml: not readable YAML (month must be in 1..12)"),
+        ("lr: " + "9" * 5000, "c.yaml: not readable YAML (Exceeds the limit"),
+        ("lr: " + "[" * 300, "c.yaml: not readable YAML (more than 20 levels or aliases)"),
+        (BOMB, "c.yaml: not readable YAML (more than 20 levels or aliases)"),
     ],
 )
 def test_mistakes_in_the_config(text, message, tmp_path, capsys):

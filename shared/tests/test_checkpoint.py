@@ -200,6 +200,13 @@ def test_what_does_not_fit_is_named_five_at_a_time():
         load_weights(network(), state | {"2.weight": torch.ones(5, 4)}, source="x.pt")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value):
+    state = network().state_dict()
+    with pytest.raises(DataError, match=r"^x\.pt: 2\.weight holds values that are NaN or infinite"):
+        load_weights(network(), state | {"2.weight": torch.full((2, 4), value)}, source="x.pt")
+
+
 def test_what_does_not_fit_changes_nothing():
     module = network()
     before = {name: value.clone() for name, value in module.state_dict().items()}

@@ -140,6 +140,12 @@ def test_links_inside_the_folder(put):
 
 
 @links
+def test_a_pipe_that_is_named_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="no such file"):
+        read_image(tmp_path / "pipe.png")
+
+
 def test_pipes_are_no_images(put):
     root = put("a/1.png")
     os.mkfifo(root / "a" / "2.png")
@@ -265,10 +271,13 @@ def broken(kind):
         text.add_text("a", "x" * 80_000_000, zip=True)
         Image.new("L", (2, 2)).save(buffer, "png", pnginfo=text)
         return buffer.getvalue()
+    if kind == "eps":  # Pillow gives it to Ghostscript, a program
+        Image.new("L", (2, 2)).save(buffer, "eps")
+        return buffer.getvalue()
     return {"text": b"no image", "empty": b"", "header": png_of(8, 8)[:40]}[kind]
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "text", "empty", "png", "header", "text bomb"])
+@pytest.mark.parametrize("kind", ["jpeg", "text", "empty", "png", "header", "text bomb", "eps"])
 def test_broken_images(tmp_path, kind):
     path = tmp_path / "a.jpg"
     path.write_bytes(broken(kind))

@@ -227,3 +227,27 @@ def test_the_published_lists_of_cedar(shared_files):
     everything = open_words(root, variant="all")
     test = split_words(everything, "paper")["test"]
     assert len(make_pairs(everything, test, drop_duplicates=False)) == 32428
+
+
+def test_a_packed_list_of_gigabytes_is_not_unpacked(tmp_path):
+    path = tmp_path / "pairs.csv.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"left,right,label\n")
+        for _ in range(140):
+            file.write(b"000.png,001.png,1\n" * 60_000)
+    with pytest.raises(DataError, match="more than 128 MiB; split it"):
+        read_pairs(path, words_of("aab"))
+    path.write_bytes(path.read_bytes()[:15] + b"\xff" * 100)
+    with pytest.raises(DataError, match="not a readable csv"):
+        read_pairs(path, words_of("aab"))
+
+
+def test_a_parquet_of_very_many_rows_is_not_unpacked(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    index = pyarrow.array(np.zeros(2_000_001, np.int8))
+    column = pyarrow.DictionaryArray.from_arrays(index, ["000.png"])
+    names = ("left", "right", "label")
+    parquet.write_table(pyarrow.table(dict.fromkeys(names, column)), tmp_path / "pairs.parquet")
+    with pytest.raises(DataError, match="more than 2,000,000 rows"):
+        read_pairs(tmp_path / "pairs.parquet", words_of("aab"))

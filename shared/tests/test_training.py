@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from papercommons.cli import RunOptions, leave_process_group
 from papercommons.data.sampling import EpochSampler
 from papercommons.errors import DataError
@@ -231,6 +231,21 @@ def test_without_a_best_epoch_the_last_one_stays(tmp_path):
     assert load_best(module, tmp_path, history) == "epoch 2, the last"
     assert same_weights(module.state_dict(), before)
     assert run_files(tmp_path) == {"last": str(tmp_path / "last.ckpt")}
+
+
+def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
+    def save(self, path, *rest):
+        if self.current_epoch < 2:
+            return saved(self, path, *rest)
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    saved = Trainer.save_checkpoint
+    monkeypatch.setattr(Trainer, "save_checkpoint", save)
+    with pytest.raises(OSError, match="No space left"):
+        train(tmp_path)
+    assert load(tmp_path / "last.ckpt")["epoch"] == 1
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_equal_seeds_give_equal_weights(whole):

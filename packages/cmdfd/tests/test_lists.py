@@ -229,3 +229,19 @@ def test_lip_features_beside_a_video(tmp_path, caplog):
         np.lib.format.write_array_header_1_0(file, header)
     with pytest.raises(DataError, match="not readable as an array"):
         read_lip_features(video, 10)
+
+
+@pytest.mark.parametrize(
+    ("column", "number"),
+    [(-4, "1e300"), (-3, "1" + "0" * 300), (-2, "1e300"), (-2, "1e-300"), (-1, "1e-300")],
+)
+def test_numbers_that_no_clip_has(tmp_path, column, number):
+    cells = GOOD.split(",")
+    cells[column] = number
+    with pytest.raises(DataError, match="no clip has a length or rate of"):
+        read_list(write(tmp_path, ",".join(cells)), files=False)
+
+
+def test_a_list_of_very_many_columns(tmp_path):
+    header = "path,label," + ",".join(map(str, range(100_000)))
+    assert len(read_list(write(tmp_path, "a.mp4,1", header=header), files=False)) == 1

@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from d_tiil.settings import AlignmentSettings, EditSettings, LocateSettings, MapSettings
-from d_tiil.settings import write_settings
+from d_tiil.settings import (
+    AlignmentSettings,
+    EditSettings,
+    LocateSettings,
+    MapSettings,
+    write_settings,
+)
 from d_tiil.tiny import make_tiny
 from papercommons.testing.memory import peak_resident
 from PIL import Image
 
-FEW, MANY = 12, 120
+FEW, MANY = 4, 40
 CAPTION = "a red circle left of a blue square on a black background"
 QUICK = LocateSettings(
     alignment=AlignmentSettings(steps=1, batch=1, patience=0),
@@ -28,7 +33,9 @@ QUICK = LocateSettings(
 
 def test_many_pairs(tmp_path, record):
     model = tmp_path / "model"
-    make_tiny(CAPTION.split(), max_length=16, channels=(8, 8, 8), vae_channels=(8, 8)).save_pretrained(model)
+    make_tiny(
+        CAPTION.split(), max_length=16, channels=(8, 8, 8), vae_channels=(8, 8)
+    ).save_pretrained(model)
     write_settings(model, QUICK)
     lines = []
     for number in range(MANY):

@@ -263,3 +263,21 @@ def test_latents_of_an_inpainting_model_must_fit(pipe, image):
     )
     with pytest.raises(DataError, match="latents have another size"):
         pipe(image, TEXT)
+
+
+def test_a_folder_without_its_tokenizer(folder, tmp_path):
+    hostile = tmp_path / "hostile"
+    shutil.copytree(folder, hostile)
+    shutil.rmtree(hostile / "tokenizer")
+    with pytest.raises(DataError):
+        DTIILPipeline.from_pretrained(hostile)
+
+
+@pytest.mark.parametrize("steps", [10**9, 0, "x"])
+def test_noise_of_very_many_steps(folder, tmp_path, steps):
+    shutil.copytree(folder, tmp_path / "hostile")
+    config = tmp_path / "hostile" / "scheduler" / "scheduler_config.json"
+    held = json.loads(config.read_text()) | {"num_train_timesteps": steps}
+    config.write_text(json.dumps(held))
+    with pytest.raises(DataError, match="num_train_timesteps must be in"):
+        DTIILPipeline.from_pretrained(tmp_path / "hostile")

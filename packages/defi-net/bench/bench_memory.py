@@ -12,7 +12,7 @@ from defi_net.model import DeFINet
 from papercommons.testing.memory import peak_resident
 from PIL import Image
 
-FEW, MANY = 6, 60
+FEW, MANY = 4, 40
 SMALL = {"width": 4, "backbone_options": {"channels": (2, 4, 6, 8), "planes": 4, "stem_width": 8}}
 
 

@@ -119,7 +119,18 @@ def test_bad_rows_are_named(tmp_path, text, message):
         find_samples(root)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"image": 1}', '[["a"]]', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1]",
+        '{"image": 1}',
+        '[["a"]]',
+        "[" * 100_000,
+        '[{"image": ' + "9" * 5000 + "}]",
+        '[{"image": "\\ud800.png"}]',
+    ],
+)
 def test_bad_json_is_refused(tmp_path, text):
     (tmp_path / "list.json").write_text(text)
     with pytest.raises(DataError, match=r"list\.json"):

@@ -238,6 +238,10 @@ def test_other_files_are_no_networks(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
     with pytest.raises(DataError, match="no checkpoint of gits-sampling-train"):
         load_network(tmp_path / "x.ckpt")
+    state = {"state_dict": {}, "gits_sampling": {}, "hyper_parameters": []}
+    torch.save(state, tmp_path / "x.ckpt")
+    with pytest.raises(DataError, match="given as an object"):
+        load_network(tmp_path / "x.ckpt")
     with pytest.raises(DataError, match=r"config\.json is missing"):
         load_network(tmp_path)
     with pytest.raises(ValueError, match="by name"):

@@ -1,8 +1,7 @@
 """Peak memory of multi-edits-predict with few and with ten times as many records.
 
-``python -m pytest packages/multi-edits/bench/bench_memory.py -s --device cpu``. Few is a page of the
-gallery; pictures are large enough that keeping them would show. Numbers are only printed; memory is
-many / few.
+``python -m pytest packages/multi-edits/bench/bench_memory.py -s --device cpu``. Pictures are large
+enough that keeping them would show. Numbers are only printed; memory is many / few.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from multi_edits.gallery import PER_PAGE
 from multi_edits.tiny import make_tiny
 from papercommons.testing.memory import peak_resident
 from PIL import Image
 
-FEW, MANY = PER_PAGE, 10 * PER_PAGE
+FEW, MANY = 6, 60
 SOURCE = "a red circle left of a blue square on a black background"
 TARGET = "a green circle left of a blue square on a black background"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -326,6 +327,14 @@ def test_broken_parquet(parquet):
         open_benchmark(root)
 
 
+@pytest.mark.parametrize(("rows", "size"), [(1, 1 << 30), (9, 100)])
+def test_a_parquet_that_states_too_much_is_not_read(parquet, monkeypatch, rows, size):
+    monkeypatch.setattr("multi_edits.benchmark_parquet.MAX_ROWS", rows)
+    monkeypatch.setattr("multi_edits.benchmark_parquet.MAX_GROUP_BYTES", size)
+    with pytest.raises(DataError, match="are read; split it"):
+        open_benchmark(parquet([row(0, png(512, 512)), row(1, png(512, 512))]))
+
+
 def test_a_parquet_file_without_columns(parquet):
     with pytest.raises(DataError, match="no column source_prompt, target_prompt"):
         open_benchmark(parquet([{"image": {"bytes": png(), "path": ""}}]))
@@ -372,3 +381,20 @@ def test_needs_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_images_that_are_none(tmp_path, listed):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    assert only(listed(GOOD | {"mask_size": [16_384, 16_384]}))[0].mask is None
+    for place in ("pipe.png", "loop.png", "\ud800.png", "a\0b.png", "x" * 300, "../x.png"):
+        _, defects, benchmark = only(listed(GOOD | {"image_path": place}))
+        assert not benchmark.usable
+        assert "readable image" in defects[0]
+
+
+@pytest.mark.parametrize("key", ["category", "id"])
+def test_odd_names_and_prompts_are_only_text(listed, key):
+    record, _, _ = only(listed(GOOD | {key: "../../x"}))
+    assert getattr(record, key) == "../../x"
+    assert only(listed(GOOD | {"source_prompt": "a \ud800 cat"}))[0].source == "a ? cat"

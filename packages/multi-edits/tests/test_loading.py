@@ -173,3 +173,34 @@ def test_what_is_no_pipeline_is_named(tmp_path, folder):
     (tmp_path / "broken/unet/config.json").write_text("{")
     with pytest.raises(DataError, match="broken: not a readable pipeline"):
         MultiEditsPipeline.from_pretrained(tmp_path / "broken")
+
+
+def test_a_folder_without_its_tokenizer_or_nested_without_end(folder, tmp_path):
+    hostile = tmp_path / "hostile"
+    shutil.copytree(folder, hostile)
+    shutil.rmtree(hostile / "tokenizer")
+    with pytest.raises(DataError):
+        MultiEditsPipeline.from_pretrained(hostile)
+    (hostile / "model_index.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="not readable"):
+        MultiEditsPipeline.from_pretrained(hostile)
+
+
+def test_code_behind_a_link_is_not_run(folder, tmp_path):
+    hostile, elsewhere = tmp_path / "hostile", tmp_path / "elsewhere"
+    shutil.copytree(folder, hostile)
+    elsewhere.mkdir()
+    (elsewhere / "evil.py").write_text("raise SystemExit")
+    (hostile / "more").symlink_to(elsewhere)
+    with pytest.raises(DataError, match=r"evil\.py: a model's folder must hold no Python file"):
+        MultiEditsPipeline.from_pretrained(hostile)
+
+
+@pytest.mark.parametrize("steps", [10**9, 0, "x"])
+def test_noise_of_very_many_steps(folder, tmp_path, steps):
+    shutil.copytree(folder, tmp_path / "hostile")
+    config = tmp_path / "hostile" / "scheduler" / "scheduler_config.json"
+    held = json.loads(config.read_text()) | {"num_train_timesteps": steps}
+    config.write_text(json.dumps(held))
+    with pytest.raises(DataError, match="num_train_timesteps must be in"):
+        MultiEditsPipeline.from_pretrained(tmp_path / "hostile")

@@ -13,7 +13,7 @@ from nlran.preparation import Preparation
 from nlran.saved import save_network
 from papercommons.testing.memory import peak_resident
 
-FEW, MANY = 6, 60
+FEW, MANY = 3, 30
 
 
 def test_many_scans(tmp_path, record):
@@ -38,6 +38,7 @@ def test_many_scans(tmp_path, record):
             "nlran-predict",
             *scans[:count],
             *("--checkpoint", checkpoint, "--out", tmp_path / str(count), "--accelerator", "cpu"),
+            *("--overlay", "none", "--no-controls"),
         )
         for count in (FEW, MANY)
     )

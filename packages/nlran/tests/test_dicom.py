@@ -396,3 +396,10 @@ def test_enhanced_file_with_many_frames(tmp_path):
     volume = read_volume(tmp_path / "scan.dcm")
     np.testing.assert_array_equal(volume.array, HU)
     assert volume.spacing == (2.5, 0.7, 0.8)
+
+
+@pytest.mark.parametrize("spacing", [[0, 0], [-0.7, 0.8]])
+def test_pixel_spacing_must_be_above_zero(tmp_path, spacing):
+    write_series(tmp_path / "scan", PixelSpacing=spacing)
+    with pytest.raises(DataError, match="PixelSpacing must be above 0"):
+        read_volume(tmp_path / "scan")

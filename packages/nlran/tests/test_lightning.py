@@ -164,6 +164,7 @@ def test_a_saved_network_comes_back(saved):
     ("before", "after", "message"),
     [
         ('"nlran"', '"nlrann"', "unknown network"),
+        ('"model": "nlran"', '"model": 5', "config.json"),
         ('"window"', '"windows"', "windows"),
         ('"classes"', '"names"', "no entry classes"),
         ('"tiny"', '"base"', "does not fit NLRAN"),

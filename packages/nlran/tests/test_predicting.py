@@ -11,7 +11,7 @@ from nlran.features import Features, Place
 from nlran.model import nlran_tiny
 from nlran.options import ReadingOptions
 from nlran.pictures import maps_png, most_active_slices, planes, scan_png, slice_names, slice_titles
-from nlran.predicting import _one_slice, name_outputs, write_heat_map
+from nlran.predicting import _one_slice, name_scans, write_heat_map
 from nlran.preparation import Preparation, to_scan_grid
 from nlran.sanity import deletion_insertion, rank_correlation, untrained_like
 from nlran.volumes import Volume, read_volume
@@ -155,8 +155,11 @@ def test_the_report_leads_to_the_page_of_every_scan(call, run, phantoms, tmp_pat
 
 
 def test_outputs_are_named_apart_and_stay_in_their_folder():
-    names = name_outputs(["a/x.nii.gz", "b/x.nii.gz", "y.npy", "b/x", "../.z.nii", "1.2.840.77"])
-    assert names == ["a_x", "b_x", "y", "b_x_4", "z", "1.2.840.77"]
+    names = name_scans(["a/x.nii.gz", "b/x.nii.gz", "y.npy", "b/x", "../.z.nii", "1.2.840.77"])
+    assert names == ["a_x", "b_x", "y", "b_x_2", "_z", "1_2_840_77"]
+    names = name_scans(["a/x.nii", "a_x_3.nii", "a_x.nii", "a/x.npy", "long" * 60 + ".nii"])
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) < 200
 
 
 def test_active_slices_are_the_hottest_and_apart():

@@ -1,3 +1,4 @@
+import gzip
 import struct
 
 import nibabel
@@ -94,6 +95,35 @@ def test_damaged_compressed_voxels_are_refused(tmp_path, name, capfd):
         with pytest.raises(DataError, match=r"not readable|cut off"):
             read_volume(path)
     assert capfd.readouterr().err == ""
+
+
+def test_damaged_gzip_is_refused_though_all_voxels_are_there(tmp_path):
+    path = nifti(tmp_path / "scan.nii.gz", chest())
+    raw = path.read_bytes()
+    assert read_volume(path).array.size == chest().size
+    checksum = raw[:-8] + bytes(4) + raw[-4:]
+    behind = raw + gzip.compress(bytes(65 << 20))
+    for damaged, message in ((raw[:-8], "ended"), (checksum, "CRC"), (behind, "goes on behind")):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=message):
+            read_volume(path)
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "scan.mha", "scan.nrrd"])
+def test_no_memory_is_taken_for_voxels_that_a_short_file_only_promises(tmp_path, name):
+    path = tmp_path / name
+    if ".nii" in name:
+        header = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)).to_bytes()
+        header = header[:40] + struct.pack("<4h", 3, 1000, 1000, 1000) + header[48:]
+        path.write_bytes(gzip.compress(header) if name.endswith("gz") else header)
+    elif name == "scan.mha":
+        sizes = "NDims = 3\nDimSize = 1000 1000 1000\nElementType = MET_UCHAR\n"
+        path.write_text(f"ObjectType = Image\n{sizes}ElementDataFile = LOCAL\n")
+    else:
+        sizes = "type: uint8\ndimension: 3\nsizes: 1000 1000 1000\nencoding: raw\n\n"
+        path.write_text(f"NRRD0004\n{sizes}")
+    with pytest.raises(DataError, match="promises 1,000,000,000 voxels, but is cut off"):
+        read_volume(path)
 
 
 def test_the_voxels_of_a_hdr_file_must_lie_beside_it(tmp_path):

@@ -302,18 +302,21 @@ def test_jpeg_slices(tmp_path):
 def test_slices_that_do_not_make_a_scan(tmp_path):
     names = [f"{n:03}.png" for n in range(4)]
     folders = {
-        kind: pictures(tmp_path / kind, names) for kind in ("size", "colour", "deep", "cut", "many")
+        kind: pictures(tmp_path / kind, names)
+        for kind in ("size", "colour", "deep", "cut", "many", "eps")
     }
     Image.new("L", (16, 24)).save(folders["size"] / "002.png")
     Image.new("RGB", (24, 16), (9, 9, 10)).save(folders["colour"] / "002.png")
     Image.fromarray(np.zeros((16, 24), dtype=np.uint16)).save(folders["deep"] / "002.png")
     (folders["cut"] / "002.png").write_bytes((folders["cut"] / "002.png").read_bytes()[:45])
     Image.new("L", (24, 16)).save(folders["many"] / "2.png")
+    Image.new("L", (24, 16)).save(folders["eps"] / "002.png", "EPS")
     for kind, message in {
         "size": r"002.png: 16 x 24 pixels, but 24 x 16 in 000.png",
         "colour": r"002.png: a colour picture",
         "deep": r"002.png: more than 8 bits a pixel",
         "cut": r"002.png: not readable as a picture",
+        "eps": r"002.png: not readable as a picture \(cannot identify",
         "many": r"002.png and 2.png have the same number",
     }.items():
         with pytest.raises(DataError, match=message):

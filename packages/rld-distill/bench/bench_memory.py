@@ -13,7 +13,7 @@ from papercommons.testing.memory import peak_resident
 from PIL import Image
 from rld_distill.zoo import create_model
 
-FEW, MANY = 60, 600
+FEW, MANY = 40, 400
 CLASSES = 100
 
 

@@ -1,7 +1,10 @@
+import json
+
 import pytest
 import torch
 from papercommons.errors import DataError
 from rld_distill.cache import TeacherCache, write_cache
+from safetensors.torch import save_file
 
 ABOUT = {"num_classes": 7, "data_hash": "h", "augment": "crop", "seed": 0}
 
@@ -61,3 +64,29 @@ def test_bad_logits_and_top_k_are_refused(tmp_path, logits):
         write_cache(tmp_path / "c", [torch.full((2, 7), torch.nan)], ABOUT)
     with pytest.raises(ValueError, match=r"top_k must be in \[1, 6\], got 7"):
         write_cache(tmp_path / "c", list(logits), ABOUT, top_k=7)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "about"),
+    [
+        ({"values": torch.zeros(2, 20)}, {"num_classes": 7}),
+        ({"values": torch.zeros(2, 20, 6)}, {"num_classes": 7}),
+        ({"values": torch.zeros(0, 20, 7)}, {"num_classes": 7}),
+        ({"values": torch.full((2, 20, 7), torch.nan)}, {"num_classes": 7}),
+        ({"values": torch.zeros(2, 20, 7)}, {}),
+        ({"values": torch.zeros(2, 20, 7)}, []),
+        (
+            {
+                "values": torch.zeros(2, 20, 3),
+                "classes": torch.full((2, 20, 3), 9),
+                "rest": torch.zeros(2, 20),
+            },
+            {"num_classes": 7},
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(tmp_path, tensors, about):
+    path = tmp_path / "c.safetensors"
+    save_file(tensors, path, metadata={"rld_distill": json.dumps(about)})
+    with pytest.raises(DataError, match="not a file of rld-distill-cache"):
+        TeacherCache(path)

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from rld_distill.options import DataOptions, TeacherOptions
 from rld_distill.plans import Plan
 from rld_distill.saved import load_network, save_network
 from rld_distill.teachers import load_teacher
+from rld_distill.zoo import create_model
 from torch import nn
 from torch.nn import functional as F
 
@@ -170,6 +172,30 @@ def test_saved_classifier_comes_back_the_same(data, tmp_path):
     assert "resnet8" not in (tmp_path / "README.md").read_text()
     (tmp_path / "config.json").unlink()
     with pytest.raises(DataError, match="no saved network"):
+        load_network(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("model", None),
+        ("model", "x"),
+        ("num_classes", "x"),
+        ("num_classes", -1),
+        ("classes", ["a"]),
+        ("classes", [0] * 10),
+        ("size", 10**9),
+        ("size", "x"),
+        ("mean", [0.5]),
+        ("std", [0, 0, 0]),
+    ],
+)
+def test_a_config_that_no_network_has_is_refused(data, tmp_path, entry, value):
+    network = create_model("resnet8", 10)
+    save_network(network, tmp_path, name="resnet8", data=data, made_by="test")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, entry: value}))
+    with pytest.raises(DataError, match=r"config\.json: "):
         load_network(tmp_path)
 
 

@@ -10,19 +10,18 @@ import numpy as np
 import torch
 from papercommons.testing.memory import peak_resident
 from PIL import Image
-from semforge.crop_settings import crop_settings
 from semforge.graph import LabelGraph
 from semforge.model import SemForgeNet
 from semforge.saved import save_network
 
-FEW, MANY = 6, 60
+FEW, MANY = 3, 30
 
 
 def test_many_pictures(tmp_path, record):
     torch.manual_seed(0)
     graph = LabelGraph.soft_or("fake", {"age": ["eye", "skin"], "pose": ["eye"]}, name="own")
     net = SemForgeNet("tiny", graph, image_size=48)
-    checkpoint = save_network(net, tmp_path / "network", crop=crop_settings("none", 48))
+    checkpoint = save_network(net, tmp_path / "network", crop={"crop": "none", "size": 48})
     pictures = [tmp_path / f"{number}.png" for number in range(MANY)]
     for number, path in enumerate(pictures):
         coarse = np.random.default_rng(number).integers(0, 256, (24, 24, 3), np.uint8)

@@ -128,7 +128,9 @@ def test_graphs_by_name(write):
     [
         ("", "expected entries"),
         ("- a", "expected entries"),
-        ("a: [", "line 1: not readable YAML"),
+        ("a: [", r"not readable YAML \(line 1: "),
+        ("root: 2001-99-99", "not readable YAML"),
+        ("root: x\nglobal: &g {a: *g}", "not readable YAML"),
         (b"\xff\xfe\xff", "not readable YAML"),
         ("[" * 500, "not readable YAML"),
         ("!!python/object/apply:os.system [ls]", "not readable YAML"),

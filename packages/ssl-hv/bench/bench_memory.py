@@ -20,9 +20,7 @@ def test_many_words(tmp_path, record):
     torch.manual_seed(0)
     options = {"width": 4}
     encoder = create_encoder("resnet-layout", **options)
-    checkpoint = save_encoder(
-        encoder, tmp_path / "encoder", name="resnet-layout", options=options
-    )
+    checkpoint = save_encoder(encoder, tmp_path / "encoder", name="resnet-layout", options=options)
     few, many = (
         peak_resident(
             "ssl-hv-embed",

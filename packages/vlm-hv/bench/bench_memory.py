@@ -12,7 +12,7 @@ from papercommons.testing.drawn_words import write_words
 from papercommons.testing.memory import peak_resident
 from vlm_hv.tiny import tiny_paligemma
 
-FEW, MANY = 16, 160
+FEW, MANY = 8, 80
 
 
 def test_many_pairs(tmp_path, record):

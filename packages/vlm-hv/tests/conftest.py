@@ -57,7 +57,8 @@ class RecordingServer:
     """An OpenAI-compatible server that keeps every request and answers as told.
 
     `script` holds (status, headers, content) for the next requests; content None lets the client
-    wait. Then `reply` makes the text of an answer from the body of the request.
+    wait; with `drip` a byte is sent in so many seconds. Then `reply` makes the text of an answer
+    from the body of the request.
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ class RecordingServer:
         self.reply: Callable[[dict[str, Any]], str] = lambda body: "Yes"
         self.logprobs: dict[str, float] | None = None
         self.usage: dict[str, int] | None = {"prompt_tokens": 700, "completion_tokens": 20}
-        self.delay = 0.0
+        self.delay = self.drip = 0.0
         self.under_way = self.peak = 0
         self._lock = threading.Lock()
         server = self
@@ -96,7 +97,10 @@ class RecordingServer:
                 for name, value in (headers | {"content-length": str(len(content))}).items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(content)
+                for byte in content if server.drip else ():
+                    time.sleep(server.drip)
+                    self.wfile.write(bytes((byte,)))
+                self.wfile.write(b"" if server.drip else content)
 
             def log_message(self, *_: Any) -> None:
                 pass

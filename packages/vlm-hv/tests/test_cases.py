@@ -112,3 +112,23 @@ def test_pairs_of_papercommons(words: Path) -> None:
         found.drawn(0)
     with pytest.raises(DataError, match="no pairs"):
         from_pairs(pairs.take([]), opened)
+
+
+def test_a_packed_list_of_gigabytes_is_not_unpacked(words: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(130):
+            file.write(b" " * (1 << 20))
+    with pytest.raises(DataError, match="more than 128 MiB; split it"):
+        read_cases(path, words)
+
+
+def test_a_parquet_of_very_many_rows_is_not_unpacked(words: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (vlm-hv[parquet])")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    index = pyarrow.array(np.zeros(2_000_001, np.int8))
+    column = pyarrow.DictionaryArray.from_arrays(index, ["w00/00_0.png"])
+    table = pyarrow.table({"known": column, "questioned": column})
+    parquet.write_table(table, tmp_path / "pairs.parquet")
+    with pytest.raises(DataError, match="more than 2,000,000 rows"):
+        read_cases(tmp_path / "pairs.parquet", words)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import math
@@ -312,3 +313,55 @@ def test_answers_in_parts_refusals_and_odd_counts() -> None:
     assert read({"content": 3}).text == ""
     odd = read({"content": "x"}, {"prompt_tokens": -1, "completion_tokens": "9"})
     assert (odd.prompt_tokens, odd.completion_tokens, odd.model) == (None, None, "m")
+
+
+def completion(text: str = "Yes", **more: Any) -> bytes:
+    choice = {"message": {"content": text}} | more.pop("choice", {})
+    return json.dumps({"choices": [choice]} | more).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (completion("Yes \ud800"), "Yes ?"),
+        (completion(usage={"prompt_tokens": 10**400, "completion_tokens": 10**400}), "Yes"),
+        (
+            completion(choice={"logprobs": {"content": [{"token": "a", "logprob": -(10**400)}]}}),
+            "Yes",
+        ),
+    ],
+)
+def test_answers_that_cannot_be_written_or_counted(
+    server: Any, endpoint: Any, content: bytes, said: str
+) -> None:
+    server.script = [(200, {}, content)]
+    (answer,) = endpoint().answer([request(choices=("Yes", "No"))])
+    assert isinstance(answer, Answer)
+    assert answer.text == said
+    assert (answer.prompt_tokens, answer.completion_tokens) == (None, None)
+
+
+def test_packed_answers_are_not_unpacked(server: Any, endpoint: Any) -> None:
+    bomb = gzip.compress(gzip.compress(b" " * 50_000_000))
+    server.script = [(200, {"content-encoding": "gzip, gzip"}, bomb)]
+    (answer,) = endpoint(retries=0).answer([request()])
+    assert isinstance(answer, Failure)
+    assert "malformed answer" in answer.reason
+    assert server.headers[0]["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    "when", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Mon, 99 Jan 2001 99:00:00 GMT"]
+)
+def test_a_date_that_is_none_is_no_wait(server: Any, endpoint: Any, when: str) -> None:
+    server.script = [(429, {"retry-after": when}, b"later")]
+    assert isinstance(endpoint().answer([request()])[0], Answer)
+
+
+def test_an_answer_that_drips_is_a_timeout(server: Any, endpoint: Any) -> None:
+    server.drip = 0.1
+    started = time.monotonic()
+    (answer,) = endpoint(retries=0, timeout=0.5).answer([request()])
+    assert isinstance(answer, Failure)
+    assert "no answer within" in answer.reason
+    assert time.monotonic() - started < 30

@@ -55,6 +55,9 @@ def test_checklist_is_the_attribute_table(shared_files: Path) -> None:
         ("system: x\nsytem: y", "unknown key 'sytem'; did you mean system"),
         ("subject: x", "system must be a text"),
         ("subject: [", "not readable as YAML"),
+        ("subject: 2024-99-99", "not readable as YAML"),
+        ("subject: " + "[" * 300, "not readable as YAML"),
+        ("#" * 1_000_001, "larger than 1,000,000 bytes"),
         ("!!python/object/apply:os.system ['true']", "not readable as YAML"),
     ],
 )

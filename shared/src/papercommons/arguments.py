@@ -273,21 +273,18 @@ def _config_files(words: Sequence[str]) -> Iterator[str]:
 
 
 def _read_config(path: str) -> dict[str, Any]:
-    import yaml
+    from papercommons.yaml_text import parse_yaml
 
     if not path or not Path(path).is_file():
         raise DataError(
             f"{path or '--config'}: no such file; --config takes a YAML file of options"
         )
     try:
-        options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        options = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8 text; --config takes a YAML file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise DataError(f"{path}: not readable YAML ({where}{problem})") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not readable YAML ({error})") from None
     if not isinstance(options, dict):
         raise DataError(f"{path}: holds no options; expected lines such as `lr: 0.1`")
     return options

@@ -112,8 +112,27 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: st
         source: where they come from, for the message.
 
     Raises:
-        DataError: names are missing or unexpected (the first five are listed), or shapes differ.
+        DataError: names are missing or unexpected (the first five are listed), shapes differ, or
+            a weight is NaN or infinite.
     """
+    module.load_state_dict(_fitting(module, weights, source))
+
+
+def check_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise DataError where `load_weights` does; `module` stays as it is, on any device.
+
+    On the device ``meta`` a network takes no memory, whatever sizes a file states for it.
+
+    Args:
+        module: see `load_weights`.
+        weights: likewise.
+        source: likewise.
+    """
+    _fitting(module, weights, source)
+
+
+def _fitting(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return the weights by the names that the module has for them."""
     own = module.state_dict()
     given, wanted = _shared_prefix(weights), _shared_prefix(own)
     weights = {wanted + name.removeprefix(given): value for name, value in weights.items()}
@@ -136,7 +155,12 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: st
             f"{source}: does not fit {type(module).__name__}: {'; '.join(problems)}; "
             "check the model's name and the number of classes"
         )
-    module.load_state_dict(dict(weights))
+    if odd := [name for name, _ in module.named_parameters() if not weights[name].isfinite().all()]:
+        raise DataError(
+            f"{source}: {odd[0]} holds values that are NaN or infinite, so the network gives no "
+            "answer; train it again or take another checkpoint"
+        )
+    return weights
 
 
 def save_model(module: nn.Module, folder: str | Path, config: Mapping[str, Any]) -> Path:

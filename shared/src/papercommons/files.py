@@ -306,7 +306,8 @@ def refuse_code(folder: str | Path) -> None:
     Raises:
         DataError: there is one.
     """
-    found = sorted(Path(folder).rglob("*.py"))
+    folder = Path(folder)
+    found = sorted([*folder.rglob("*.py"), *folder.glob("*/*.py")])  # the second follows links
     if found:
         raise DataError(
             f"{found[0]}: a model's folder must hold no Python file, which may be run as the model "

@@ -115,10 +115,26 @@ class EpochSeed(Callback):
 
 
 class _OneFile(ModelCheckpoint):
-    """Keeps one checkpoint under a fixed name, and goes on with it where its folder was moved."""
+    """Keeps one checkpoint under a fixed name, and goes on with it where its folder was moved.
+
+    A new one takes the place of the old one when it is whole: Lightning's own writing leaves half a
+    file on a full disk.
+    """
 
     def __init__(self, folder: Path, name: str, **options: Any) -> None:
         super().__init__(folder, name, enable_version_counter=False, **options)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        part = Path(f"{filepath}.part")
+        try:
+            super()._save_checkpoint(trainer, str(part))
+            if trainer.is_global_zero:
+                part.replace(filepath)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        trainer.strategy.barrier()
+        self._last_checkpoint_saved = filepath
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of the run that is resumed, if its file is here."""

@@ -237,7 +237,8 @@ def _with_segments(item: Any, places: Places) -> ClipEntry:
     split = as_split(str(item.get("split") or ""))
     periods = item.get("fake_periods", item.get("fake_segments")) or []
     if not isinstance(periods, list) or not all(isinstance(part, list) for part in periods):
-        raise DataError(f"forged parts: expected [[begin, end], ...], got {one_line(str(periods))}")
+        shown = one_line(str(periods)[:60])
+        raise DataError(f"forged parts: expected [[begin, end], ...], got {shown}")
     entire = int(bool(audio or video))
     original = item.get("original")
     return ClipEntry(

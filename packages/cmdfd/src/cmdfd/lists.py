@@ -55,6 +55,7 @@ OFFICIAL = (
 EXTRA = ("Split", "Method", "Face", "Voice", "Source", "Segments")
 MAX_BYTES = 1 << 28  # the largest official list has 4 MB
 MAX_LINES = 2_000_000
+MAX_NUMBER = 1e9  # of frames, samples, and of either per second
 _SHOWN = 5
 
 Row = Mapping[str, str]
@@ -360,6 +361,9 @@ def _check(entry: ClipEntry) -> None:
     for name, value in (("FPS", entry.fps), ("AudioSamRate", entry.sample_rate)):
         if value is not None and value <= 0:
             raise DataError(f"{name} must be above 0, is {value:g}")
+    for number in (entry.frames, entry.samples, entry.fps, entry.sample_rate):
+        if number and not 1 / MAX_NUMBER <= abs(number) <= MAX_NUMBER:
+            raise DataError(f"no clip has a length or rate of {str(number)[:20]}")
     seconds = entry.video_seconds
     frames = entry.frames if seconds is None else whole_frames(seconds, FPS)
     if frames is not None and frames < LEAST_FRAMES:

@@ -13,6 +13,8 @@ from papercommons.errors import DataError, reason
 from papercommons.files import refuse_code
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+MOST_TOKENS = 10_000  # of a prompt; a tokenizer without files knows no end
+MOST_STEPS = 100_000  # of the noise: tables of that length are made
 PREDICTIONS = ("epsilon", "v_prediction")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -39,8 +41,13 @@ def check_model(source: str | Path) -> None:
     _check_index(source, _read_config(folder / "model_index.json"))
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
-        kind = _read_config(scheduler).get("prediction_type", "epsilon")
-        _check_prediction(source, kind)
+        config = _read_config(scheduler)
+        _check_prediction(source, config.get("prediction_type", "epsilon"))
+        steps = config.get("num_train_timesteps", 1000)
+        if type(steps) is not int or not 0 < steps <= MOST_STEPS:
+            raise DataError(
+                f"{scheduler}: num_train_timesteps must be in [1, {MOST_STEPS:,}], is {steps!r}"
+            )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -134,6 +141,12 @@ def check_parts(parts: dict[str, Any], *, source: str, inpainting: bool = False)
             "predicted noise of a Stable Diffusion 1, 2 or XL model"
         )
     _check_prediction(source, scheduler.config.get("prediction_type", "epsilon"))
+    for part in ("tokenizer", "tokenizer_2"):
+        if getattr(parts.get(part), "model_max_length", 0) > MOST_TOKENS:
+            raise DataError(
+                f"{source}: its {part} does not say how long a prompt may be; give a folder with "
+                f"{part}/tokenizer_config.json"
+            )
     latent = int(vae.config.latent_channels)
     wanted = 2 * latent + 1 if inpainting else latent
     channels = unet.config.in_channels, unet.config.out_channels

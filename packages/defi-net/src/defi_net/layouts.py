@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -266,7 +267,7 @@ def _csv_rows(path: Path, text: str) -> list[Mapping[str, Any]]:
 def _json_rows(path: Path, text: str) -> list[Mapping[str, Any]]:
     try:
         rows = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({reason(error)})") from None
     if isinstance(rows, list) and all(_is_imdl(row) for row in rows):
         return [{"image": image, "mask": mask} for image, mask in rows]
@@ -308,6 +309,10 @@ def _text(value: Any) -> str:
 
 def _below(where: str, folder: Path, inside: Path, name: str) -> Path:
     path = folder / name
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # JSON can write half a character
+        raise DataError(f"{where}: {name!a} is no name of a file") from None
     if "\0" in name or Path(name).is_absolute() or not path.resolve().is_relative_to(inside):
         raise DataError(
             f"{where}: {one_line(name)} leads out of {folder}; paths must begin at the manifest's "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import torch
@@ -96,14 +97,20 @@ def sample_model(
     folder = prepare_out(out, settings, overwrite=run.overwrite)
     started = time.perf_counter()
     shown: list[Tensor] = []
-    kept: list[Any] = []
-    for part, images in sample_batches(loaded, schedule, seeds, about.batch_size):
-        if sum(len(images) for images in shown) < IN_GRID:
-            shown.append(images.cpu())
-        if is_image and save != "npz":
-            write_images(images, part, folder / "samples")
-        else:
-            kept.append(images.float().cpu().numpy())
+
+    def batches() -> Iterator[tuple[Sequence[int], Tensor]]:
+        for part, images in sample_batches(loaded, schedule, seeds, about.batch_size):
+            if sum(map(len, shown)) < IN_GRID:
+                shown.append(images.cpu())
+            yield part, images
+
+    as_png = is_image and save != "npz"
+    written = folder / ("samples" if as_png else "samples.npz")
+    if as_png:
+        for part, images in batches():
+            write_images(images, part, written)
+    else:
+        write_arrays((images for _, images in batches()), seeds, loaded.shape, written)
     seconds = time.perf_counter() - started
     result = Result(
         package=PACKAGE,
@@ -121,14 +128,9 @@ def sample_model(
         limits=LIMITS,
         data_hash=fingerprint_of(loaded, loaded.sigma_max, loaded.sigma_min),
         device=describe_device(loaded.device),
+        files={"samples": str(written)},
     )
     sections = []
-    if kept:
-        result.files["samples"] = str(folder / "samples.npz")
-        with atomic_path(folder / "samples.npz") as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, seeds=np.array(seeds), samples=np.concatenate(kept))
-    else:
-        result.files["samples"] = str(folder / "samples")
     if is_image:
         result.files["grid"] = str(folder / "grid.png")
         grid = torch.cat(shown)[:IN_GRID]
@@ -283,3 +285,24 @@ def write_images(images: Tensor, seeds: Sequence[int], folder: Path) -> None:
     for image, seed in zip(to_uint8(images), seeds, strict=True):
         with atomic_path(folder / f"{seed:010d}.png") as temporary:
             write_png(image, str(temporary))
+
+
+def write_arrays(
+    batches: Iterable[Tensor], seeds: Sequence[int], shape: Sequence[int], path: Path
+) -> None:
+    """Write samples as they come into an .npz file: ``seeds`` and ``samples``, float32.
+
+    Args:
+        batches: as many samples as seeds, together.
+        seeds: one per sample.
+        shape: of a sample.
+        path: the file.
+    """
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(seeds), *shape)}
+    with atomic_path(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
+        with archive.open("seeds.npy", "w") as file:
+            np.lib.format.write_array(file, np.array(seeds))
+        with archive.open("samples.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for images in batches:
+                file.write(images.float().cpu().numpy().astype("<f4").tobytes())

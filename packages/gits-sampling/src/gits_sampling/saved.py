@@ -84,7 +84,8 @@ def _load_checkpoint(path: Path) -> GITSModule:
     state = read_torch_file(path, map_location="meta")
     if not isinstance(state, dict) or not {"state_dict", "gits_sampling"} <= state.keys():
         raise DataError(f"{path}: no checkpoint of gits-sampling-train")
-    if not isinstance(state.get("hyper_parameters", {}).get("network"), str):
+    hyper = state.get("hyper_parameters")
+    if not isinstance(hyper, dict) or not isinstance(hyper.get("network"), str):
         raise DataError(
             f"{path}: its network was given as an object; load it with "
             "GITSModule.load_from_checkpoint(path, network=...)"

@@ -174,7 +174,11 @@ def _find_image(root: Path, given: str) -> tuple[Path | None, tuple[int, int] | 
     if not given:
         return None, "names no image (image_path)"
     image = root / given
-    if "\0" in given or not image.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = image.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, no text
+        return None, f"image_path {given[:60]!r} names no file ({reason(error)})"
+    if not inside:
         return None, f"image_path {given!r} leads out of {root}"
     try:
         return image, image_size(image, str(image))

@@ -115,7 +115,9 @@ def check_entry(entry: Entry, *, border: bool = True) -> tuple[Record, list[Defe
 
 def _text(values: Mapping[str, Any], *names: str) -> str:
     text = next((values[name] for name in names if name in values), "")
-    return text if isinstance(text, str) else ""
+    if not isinstance(text, str):
+        return ""
+    return text.encode(errors="replace").decode()  # half a character is in no vocabulary
 
 
 def _parsed(values: Mapping[str, Any], *names: str) -> Any:
@@ -309,6 +311,11 @@ def _mask(entry: Entry, found: _Findings) -> tuple[tuple[int, ...] | None, tuple
     size = _mask_size(entry.values.get("mask_size"), found)
     if (value := entry.values.get("mask")) is None:
         return None, size
+    if isinstance(entry.size, tuple) and entry.size != size:
+        height, width = entry.size
+        expected = f"the mask's {size[0]} x {size[1]} (mask_size); the mask is left out"
+        found.add(f"the image has {height} x {width} pixels", expected)
+        return None, size
     try:
         runs = read_runs(value)
         decode_mask(runs, size)
@@ -319,11 +326,6 @@ def _mask(entry: Entry, found: _Findings) -> tuple[tuple[int, ...] | None, tuple
         decode_mask(runs, size, strict=True)
     except DataError as error:
         found.add(str(error), "runs inside the image; it is cut off there")
-    if isinstance(entry.size, tuple) and entry.size != size:
-        height, width = entry.size
-        expected = f"the mask's {size[0]} x {size[1]} (mask_size); the mask is left out"
-        found.add(f"the image has {height} x {width} pixels", expected)
-        return None, size
     return runs, size
 
 

@@ -57,7 +57,7 @@ def decode_mask(
     steps = np.zeros(pixels + 1, dtype=np.int32)
     np.add.at(steps, starts, 1)
     np.add.at(steps, np.minimum(ends, pixels), -1)
-    mask: np.ndarray = (np.cumsum(steps[:-1]) > 0).reshape(height, width)
+    mask: np.ndarray = (np.cumsum(steps[:-1], out=steps[:-1]) > 0).reshape(height, width)
     if border:
         mask[[0, -1]] = True
         mask[:, [0, -1]] = True

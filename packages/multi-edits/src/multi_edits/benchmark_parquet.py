@@ -13,6 +13,8 @@ from papercommons.data.images import read_image
 from papercommons.errors import DataError, missing_library, reason
 
 MAX_IMAGE_BYTES = 100_000_000
+MAX_ROWS = 100_000
+MAX_GROUP_BYTES = 1 << 30  # of the rows that a file keeps together, unpacked
 _ORIENTATION = 0x0112  # of EXIF
 _TURNED = (5, 6, 7, 8)
 
@@ -115,6 +117,13 @@ def _reading(file: Path) -> Iterator[Any]:
         raise missing_library(f"{file}: parquet", "pyarrow", "multi-edits[parquet]") from None
     try:
         with ParquetFile(file) as parquet:
+            stated = parquet.metadata
+            groups = [stated.row_group(k).total_byte_size for k in range(stated.num_row_groups)]
+            if stated.num_rows > MAX_ROWS or max(groups, default=0) > MAX_GROUP_BYTES:
+                raise DataError(
+                    f"{file}: at most {MAX_ROWS:,} rows, and groups of {MAX_GROUP_BYTES >> 20:,} "
+                    "MiB, are read; split it"
+                )
             yield parquet
     except (ArrowException, OSError) as error:
         raise DataError(f"{file}: not a readable parquet file ({reason(error)})") from error
@@ -149,6 +158,8 @@ def image_size(file: Any, name: str) -> tuple[int, int]:
     from PIL import Image, UnidentifiedImageError
 
     try:
+        if isinstance(file, Path) and not file.is_file():  # a pipe would never end
+            raise FileNotFoundError
         with Image.open(file) as image:
             in_header = image.format != "PNG" or "exif" in image.info  # else it is decoded for it
             turned = in_header and image.getexif().get(_ORIENTATION, 1) in _TURNED

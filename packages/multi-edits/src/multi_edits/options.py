@@ -299,5 +299,9 @@ def check_image(image: str) -> tuple[int, int]:
 
     if not Path(image).is_file():
         raise DataError(f"{image}: no such file; --image takes a picture")
-    width, height = read_image(image).size
+    try:
+        width, height = read_image(image).size
+    except DataError as error:  # its advice is for data sets
+        why, _, _ = str(error).rpartition("; ")
+        raise DataError(f"{why or error}; --image takes another picture") from None
     return width, height

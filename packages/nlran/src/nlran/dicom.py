@@ -213,6 +213,8 @@ def _check_alike(path: Path, slices: Sequence[_Slice]) -> None:
         raise DataError(
             f"{first.file}: ImageOrientationPatient is not two unit vectors at 90 degrees"
         )
+    if first.pixel.min() <= 0:
+        raise DataError(f"{first.file}: PixelSpacing must be above 0, is {first.pixel.tolist()}")
     for one in slices:
         for what, differs in {
             "orientations": np.abs(one.axes - first.axes).max() > 0.01,

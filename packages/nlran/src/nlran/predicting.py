@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from papercommons.files import (
     hash_files,
     hash_saved,
     hash_texts,
+    name_outputs,
     prepare_out,
     read_note,
     write_csv,
@@ -90,7 +92,7 @@ def predict_scans(
     kinds = [k for k in HEAT_MAPS if k in known and (maps.controls or k == kind)]
     folder = prepare_out(out, settings, resume=resume, overwrite=run.overwrite, inputs=["weights"])
     rows, digests, left_out = [], [], LeftOut(reading.skip_bad)
-    names = name_outputs([relative for _, relative in scans])
+    names = name_scans([relative for _, relative in scans])
     for (scan, relative), name in track(list(zip(scans, names, strict=True)), "scans"):
         note = folder / "scans" / f"{name}.json"
         digest = hash_files(scan_files(scan))
@@ -144,20 +146,18 @@ def predict_scans(
     return result
 
 
-def name_outputs(relatives: Sequence[str]) -> list[str]:
+def name_scans(relatives: Sequence[str]) -> list[str]:
     """Return a short, unique name for the outputs of each scan; the same for the same list.
 
     Args:
         relatives: of each scan, see `nlran.layouts.find_scan_files`.
     """
     bare = [bare_name(relative.rpartition("/")[2]) for relative in relatives]
-    names: list[str] = []
-    for relative, name in zip(relatives, bare, strict=True):
-        if bare.count(name) > 1:
-            name = bare_name(relative).replace("/", "_")
-        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "scan"
-        names.append(name if name not in names else f"{name}_{len(names) + 1}")
-    return names
+    times = Counter(bare)
+    return name_outputs(
+        bare_name(relative) if times[name] > 1 else name
+        for relative, name in zip(relatives, bare, strict=True)
+    )
 
 
 def write_heat_map(path: Path, heat: np.ndarray, volume: Volume) -> None:

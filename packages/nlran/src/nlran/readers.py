@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 import zipfile
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +26,7 @@ _SKIPPED = re.compile(
 )  # bytes before the voxels
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 _CHUNK = 64 << 10
+_DENSEST = 1032  # bytes that deflate packs into one
 _FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -46,7 +49,12 @@ def read_nifti(path: Path, max_bytes: int) -> Stored:
     dtype = image.get_data_dtype()
     _check_dtype(path, dtype)
     shape = check_shape(path, image.shape, max_bytes, dtype.itemsize)
-    array = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape, order="F")
+    _check_length(path, Path(image.file_map["image"].filename), math.prod(shape))
+    with gzip.open(path) if path.suffix.lower() == ".gz" else nullcontext() as packed:
+        whole = image if packed is None else type(image).from_stream(packed)
+        array = whole.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape, order="F")
+        if packed is not None and len(packed.read(MAX_HEADER)) == MAX_HEADER:  # to the checksum
+            raise DataError(f"{path}: goes on behind its voxels; the file is broken")
     stated = dtype == np.uint8 and image.dataobj.slope == 1 and image.dataobj.inter == 0
     notes: tuple[str, ...] = ()
     if not (image.header.get("sform_code", 0) or image.header.get("qform_code", 0)):
@@ -68,6 +76,14 @@ def _check_nifti_header(path: Path) -> None:
             offset = float(kind(first[:size], check=False)["vox_offset"])
             if not 0 <= offset <= MAX_HEADER:
                 raise DataError(f"{path}: a header of {offset:.3g} bytes; the file is broken")
+
+
+def _check_length(path: Path, data: Path, voxels: int) -> None:
+    """Refuse a file too short for its voxels before there is memory for them."""
+    if voxels > data.stat().st_size * _DENSEST:
+        raise DataError(
+            f"{path}: promises {voxels:,} voxels, but is cut off; copy it again or remove it"
+        )
 
 
 def read_metaimage(path: Path, max_bytes: int) -> Stored:
@@ -96,7 +112,10 @@ def read_metaimage(path: Path, max_bytes: int) -> Stored:
             )
         itemsize = sitk.Image([1, 1], reader.GetPixelIDValue()).GetSizeOfPixelComponent()
         shape = check_shape(path, reader.GetSize(), max_bytes, itemsize)
-        _check_stream(path, math.prod(shape) * itemsize)
+        name, start = next(iter(pointers(path).items()))
+        data = path if name == "LOCAL" else path.parent / name
+        _check_length(path, data, math.prod(shape))
+        _check_stream(path, data, start if data == path else 0, math.prod(shape) * itemsize)
         image = reader.Execute()
     except RuntimeError as error:  # whose reasons mislead: "No such file" for a file cut off
         raise DataError(
@@ -134,16 +153,15 @@ def _check_inside(path: Path, name: str) -> None:
         raise DataError(f"{path}: its voxels are in {one_line(name)}, outside its folder")
 
 
-def _check_stream(path: Path, size: int) -> None:
+def _check_stream(path: Path, data: Path, start: int, size: int) -> None:
     """Refuse damaged compressed voxels: SimpleITK gives zeros in their place."""
     with path.open("rb") as file:
         header = file.read(HEADER)
     if not _COMPRESSED.search(header) or _SKIPPED.search(header):
         return
-    name, start = next(iter(pointers(path).items()))
     unpacker, unpacked = zlib.decompressobj(_ZLIB_OR_GZIP), 0
-    with (path if name == "LOCAL" else path.parent / name).open("rb") as file:
-        file.seek(start if name == "LOCAL" else 0)
+    with data.open("rb") as file:
+        file.seek(start)
         while unpacked <= size and (chunk := file.read(_CHUNK)):
             unpacked += len(unpacker.decompress(chunk))
     if unpacked != size or not unpacker.eof:

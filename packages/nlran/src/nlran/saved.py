@@ -121,7 +121,7 @@ def load_network(path: str | Path) -> tuple[Any, dict[str, Any]]:
     try:
         config["preparation"] = Preparation(**config["preparation"])
         network = create_network(config["model"], len(config["classes"]), **config["options"])
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{folder}/config.json: {reason(error)}") from error
     load_weights(network, read_state_dict(folder), source=str(folder))
     return network.eval(), config

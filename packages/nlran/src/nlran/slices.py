@@ -12,6 +12,8 @@ from papercommons.errors import DataError
 
 from nlran.volumes import Stored, check_shape, is_picture, readable, slice_files
 
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF")  # EPS would start Ghostscript
+
 
 def natural_key(name: str) -> tuple[str | int, ...]:
     """Return a sort key by which the numbers in names count as numbers: 10 comes after 9.
@@ -49,7 +51,7 @@ def read_slices(folder: Path, max_bytes: int) -> Stored:
             )
     array, stored = np.empty(0, dtype=np.float32), ""
     for index, file in enumerate(ordered):
-        with readable(file, "a picture"), Image.open(file) as image:
+        with readable(file, "a picture"), Image.open(file, formats=_FORMATS) as image:
             if index == 0:
                 width, height = image.size
                 shape = check_shape(folder, (len(ordered), height, width), max_bytes)

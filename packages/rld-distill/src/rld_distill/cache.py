@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from papercommons.errors import DataError
+from papercommons.errors import DataError, reason
 from papercommons.files import atomic_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -45,10 +45,27 @@ class TeacherCache:
             self._values = tensors["values"]
             self._classes = tensors.get("classes")
             self._rest = tensors.get("rest")
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise DataError(
-                f"{path}: not a file of rld-distill-cache ({str(error).splitlines()[0]})"
-            ) from None
+            self._check_shapes()
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+            raise DataError(f"{path}: not a file of rld-distill-cache ({reason(error)})") from None
+
+    def _check_shapes(self) -> None:
+        """Raise ValueError where the tensors do not fit together, or hold no numbers."""
+        classes, shape = int(self.about["num_classes"]), self._values.shape
+        parts = [self._values]
+        if self._classes is not None and self._rest is not None:
+            parts.append(self._rest)
+            if self._classes.shape != shape or self._rest.shape != shape[:2]:
+                raise ValueError("its tensors do not fit together")
+            if (
+                self._classes.numel()
+                and not 0 <= self._classes.min() <= self._classes.max() < classes
+            ):
+                raise ValueError(f"holds classes outside [0, {classes - 1}]")
+        elif shape[2:] != (classes,):
+            raise ValueError(f"its values have shape {tuple(shape)}, not (V, N, {classes})")
+        if len(shape) != 3 or 0 in shape or not all(part.isfinite().all() for part in parts):
+            raise ValueError("its logits must be finite, of shape (V, N, C)")
 
     @property
     def views(self) -> int:

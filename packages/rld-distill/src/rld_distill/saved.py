@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from rld_distill.data import DistillData
 
+MAX_SIZE = 4096  # pixels of a side
 ENTRIES = ("model", "num_classes", "classes", "size", "mean", "std")
 CARD = """# {model}, {classes} classes
 
@@ -78,12 +80,31 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         DataError: missing, broken, or not this package's.
     """
     from papercommons.checkpoint import load_weights, read_config, read_state_dict
+    from papercommons.errors import DataError, reason
     from papercommons.files import find_saved
 
     from rld_distill.zoo import create_model
 
     folder = find_saved(path)
     config = read_config(folder, package=PACKAGE, entries=ENTRIES)
-    network = create_model(config["model"], config["num_classes"])
+    try:
+        network = create_model(config["model"], config["num_classes"])
+        _check_input(config)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{folder}/config.json: {reason(error)}") from error
     load_weights(network, read_state_dict(folder), source=str(folder))
     return network.eval(), config
+
+
+def _check_input(config: dict[str, Any]) -> None:
+    """Raise ValueError or TypeError where what the network needs as input cannot be."""
+    if len(config["classes"]) != config["num_classes"]:
+        raise ValueError(f"classes: expected {config['num_classes']} names")
+    if not all(isinstance(name, str) for name in config["classes"]):
+        raise ValueError("classes: expected names")
+    if not 1 <= config["size"] <= MAX_SIZE:
+        raise ValueError(f"size must be in [1, {MAX_SIZE}], got {config['size']}")
+    if len(config["mean"]) != 3 or len(config["std"]) != 3:
+        raise ValueError("mean and std: expected three numbers each")
+    if not all(map(math.isfinite, config["mean"])) or not all(0 < s < 1e6 for s in config["std"]):
+        raise ValueError("mean must be finite and std above 0")

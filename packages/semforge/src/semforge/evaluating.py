@@ -280,6 +280,6 @@ def read_facts(data: str) -> dict[str, Any]:
         facts = json.loads(
             ((place if place.is_dir() else place.parent) / "facts.json").read_text("utf-8")
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}

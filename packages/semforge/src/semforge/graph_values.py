@@ -20,18 +20,16 @@ def read_graph_yaml(path: Path) -> dict[str, Any]:
     Raises:
         DataError: missing, too large, no YAML, or no mapping.
     """
-    import yaml
+    from papercommons.yaml_text import parse_yaml
 
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a graph as YAML, or ffsc or ffpp")
     if path.stat().st_size > _MAX_BYTES:
         raise DataError(f"{path}: larger than 1 MiB, so no graph of at most 20 nodes")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f", line {place.line + 1}" if place else ""
-        raise DataError(f"{path}{where}: not readable YAML ({reason(error)})") from error
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not readable YAML ({reason(error)})") from error
     if not isinstance(values, dict):
         raise DataError(f"{path}: expected entries such as root and global, found none")
     return values

@@ -18,6 +18,8 @@ from torchvision.models.resnet import BasicBlock
 
 NETWORKS = ("resnet18", "resnet-layout", "vit-b32", "vit-tiny", "bigan", "flow")
 DESCRIPTORS = ("raw", "hog", "gsc", "gsc-bits")
+# a saved configuration that states more is no reason to fill the memory
+_MOST = {"image_size": 4096, "blocks": 100, "depth": 100, "checkerboard": 100, "channel": 100}
 
 
 class ResNet18(nn.Module):
@@ -193,6 +195,9 @@ def create_encoder(name: str, **options: Any) -> nn.Module:
         ValueError: unknown name, or options that it does not take.
     """
     check_name(name)
+    for option, most in _MOST.items():
+        if options.get(option, 0) > most:
+            raise ValueError(f"{option} must be at most {most:,}, got {options[option]}")
     if name in DESCRIPTORS:
         options.pop("in_channels", None)
         return Descriptor(name, **options)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from papercommons.checkpoint import load_weights, read_config, read_state_dict, save_model
-from papercommons.errors import DataError, reason
+from papercommons.checkpoint import read_config, save_model
+from papercommons.errors import DataError
 from papercommons.files import find_saved, write_text
 from papercommons.versions import installed_version
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ssl_hv.encoders import create_encoder
 from ssl_hv.heads import HEADS
 from ssl_hv.options import PACKAGE
+from ssl_hv.saved import build_saved
 
 ENTRIES = ("encoder", "encoder_options", "head", "head_options")
 LIMITS = (
@@ -182,16 +183,15 @@ class SiameseVerifier(nn.Module):
         if config.get("kind") == "encoder":
             raise DataError(f"{folder}: an encoder, no verifier; ssl-hv-train makes one of it")
         config = read_config(folder, entries=ENTRIES)
-        try:
-            verifier = cls(
+        verifier = build_saved(
+            lambda: cls(
                 config["encoder"],
                 config["head"],
                 encoder_options=config["encoder_options"],
                 head_options=config["head_options"],
-            )
-        except (AttributeError, TypeError, ValueError) as error:
-            raise DataError(f"{folder}/config.json: {reason(error)}") from error
-        load_weights(verifier, read_state_dict(folder), source=str(folder))
+            ),
+            folder,
+        )
         return verifier.eval()
 
 

@@ -8,7 +8,6 @@ known.
 from __future__ import annotations
 
 import csv
-import gzip
 import importlib
 import json
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from papercommons.data.images import read_image
-from papercommons.data.pairs import Pairs
+from papercommons.data.pairs import Pairs, check_parquet, check_rows, open_csv
 from papercommons.data.words import Words, open_words
 from papercommons.errors import DataError, missing_library, one_line, reason
 from papercommons.files import hash_files
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 COLUMNS = (("known", "questioned"), ("left", "right"), ("sample1", "sample2"))
 _LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": None, "None": None}
-_MOST = 2_000_000  # rows
 
 
 @dataclass(frozen=True)
@@ -253,16 +251,15 @@ def _row(path: Path, number: int, row: dict[str, Any]) -> _Row:
 
 
 def _csv(path: Path) -> list[dict[str, Any]]:
-    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
+    table: list[dict[str, Any]] = []
     try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
+        with open_csv(path) as file:
             rows = csv.reader(file)
             header = [name.strip() for name in next(rows, [])]
-            table: list[dict[str, Any]] = []
             for row in rows:
-                if row and len(table) < _MOST:
-                    table.append(dict(zip(header, row, strict=False)))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+                check_rows(path, len(table))
+                table += [dict(zip(header, row, strict=False))] if row else []
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable csv ({reason(error)})") from None
     if not table:
         _row(path, 1, dict.fromkeys(header, "?") | {"label": ""})  # says if the columns are wrong
@@ -293,7 +290,10 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
             f"{path}: parquet", "pyarrow", "vlm-hv[parquet]", instead="use .csv"
         ) from None
     try:
+        check_parquet(path)
         rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except DataError:
+        raise
     except Exception as error:  # pyarrow has many kinds
         raise DataError(f"{path}: not a readable parquet ({reason(error)})") from None
     return rows

@@ -16,6 +16,7 @@ from vlm_hv.conversation import Answer, Message, Part, Request
 
 Structured = Literal["schema", "object", "none"]
 TOP_LOGPROBS = 20
+_MOST_TOKENS = 1 << 40  # a server may state what it likes
 
 
 def request_body(
@@ -105,11 +106,13 @@ def _text(message: Mapping[str, Any]) -> str:
         content = "".join(text for text in texts if isinstance(text, str))
     if not content:
         content = message.get("refusal")
-    return content if isinstance(content, str) else ""
+    if not isinstance(content, str):
+        return ""
+    return content.encode(errors="replace").decode()  # half a character cannot be written down
 
 
 def _count(value: Any) -> int | None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
     return value if good else None
 
 
@@ -122,7 +125,7 @@ def _choices(logprobs: Any, choices: tuple[str, ...] | None) -> dict[str, float]
     told = first.get("top_logprobs")
     entries = [*(told if isinstance(told, list) else []), first]
     by_token = {
-        entry["token"]: float(entry["logprob"])
+        entry["token"]: float(max(entry["logprob"], -1e9))
         for entry in entries
         if isinstance(entry, Mapping)
         and isinstance(entry.get("token"), str)

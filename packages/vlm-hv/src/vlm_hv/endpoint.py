@@ -184,7 +184,7 @@ class Endpoint:
         self.model, self.base_url = model, base_url.rstrip("/")
         self.concurrency, self.retries, self.backoff = concurrency, retries, backoff
         self._structured, self._token_field = structured, token_field
-        self._pace = _Pace(rpm)
+        self._pace, self._timeout = _Pace(rpm), timeout
         self._client = _client(base_url, self._key, concurrency, timeout)
 
     def __repr__(self) -> str:
@@ -251,13 +251,18 @@ class Endpoint:
             return self._failure(why, retryable=True), 0.0
 
     def _send(self, content: bytes) -> tuple[httpx.Response, bytes]:
+        import httpx
+
         url = f"{self.base_url}/chat/completions"
         payload = b""
         with self._client.stream("POST", url, content=content) as response:
-            for chunk in response.iter_bytes():
+            end = time.monotonic() + self._timeout
+            for chunk in response.iter_raw():
                 payload += chunk
                 if len(payload) > _LARGEST:
                     break
+                if time.monotonic() > end:  # it sends, but so slowly that it would never end
+                    raise httpx.ReadTimeout("the answer does not end")
         return response, payload
 
     def _refused(
@@ -279,6 +284,7 @@ def _client(base_url: str, key: str | None, concurrency: int, timeout: float) ->
     except ImportError:
         raise missing_library("an endpoint", "httpx", "vlm-hv[api]") from None
     headers = {"content-type": "application/json", "user-agent": "vlm-hv"}
+    headers["accept-encoding"] = "identity"  # what is packed may be endless unpacked
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
     return httpx.Client(
@@ -336,7 +342,7 @@ def _retry_after(value: str | None) -> float:
     except ValueError:
         try:
             then = email.utils.parsedate_to_datetime(value)
-        except ValueError:
+            seconds = then.timestamp() - time.time()
+        except (ValueError, OverflowError):
             return 0.0
-        seconds = then.timestamp() - time.time()
     return max(0.0, seconds) if seconds == seconds else 0.0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"))
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS starts Ghostscript
 MAX_PIXELS = 170_000_000  # below Pillow's own limit
 MAX_LABEL = 1_000_000
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -168,9 +169,11 @@ def read_image(path: str | Path, *, convert: Callable[[Any], Any] | None = None)
     from PIL import Image, UnidentifiedImageError
 
     try:
+        if isinstance(path, str | Path) and not Path(path).is_file():  # a pipe would never end
+            raise FileNotFoundError
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's hints on sizes and broken EXIF
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 return (convert or _upright_rgb)(image)
@@ -182,7 +185,7 @@ def read_image(path: str | Path, *, convert: Callable[[Any], Any] | None = None)
         raise DataError(
             f"{path}: has more than {MAX_PIXELS:,} pixels; make it smaller or pass --skip-bad"
         ) from None
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # decoders fail in many ways on what is broken
         why = (error.strerror if isinstance(error, OSError) else None) or reason(error)

@@ -7,6 +7,7 @@ import gzip
 import importlib
 import io
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from papercommons.files import atomic_path
 
 log = logging.getLogger("papercommons")
 
+MAX_BYTES = 1 << 27  # of a list, unpacked
+MAX_ROWS = 2_000_000
 COLUMNS = (("left", "right", "label"), ("sample1", "sample2", "label"))
 _LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
@@ -152,14 +155,60 @@ def _reader(path: Path) -> Callable[[Path], _Table]:
     raise DataError(f"{path}: not a list of pairs; expected .csv, .csv.gz or .parquet")
 
 
-def _read_csv(path: Path) -> _Table:
+def open_csv(path: Path) -> io.TextIOWrapper:
+    """Return a .csv or .csv.gz, unpacked in memory, for `csv.reader`.
+
+    Args:
+        path: a file that exists.
+
+    Raises:
+        DataError: it cannot be read, or has more than 128 MiB.
+    """
     opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
+        with opener(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: not a readable csv ({reason(error)})") from None
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{path}: has more than {MAX_BYTES >> 20} MiB; split it")
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
+
+
+def check_rows(path: Path, rows: int) -> None:
+    """Raise DataError if a list has more than two million rows.
+
+    Args:
+        path: of the list, for the message.
+        rows: that it has.
+    """
+    if rows > MAX_ROWS:
+        raise DataError(f"{path}: has more than {MAX_ROWS:,} rows; split it")
+
+
+def check_parquet(path: Path) -> None:
+    """Raise DataError unless a parquet file states that it fits into memory as a list of pairs.
+
+    Args:
+        path: a file that exists.
+    """
+    stated = _pyarrow(path).read_metadata(path)
+    check_rows(path, stated.num_rows)
+    size = sum(stated.row_group(k).total_byte_size for k in range(stated.num_row_groups))
+    if size > MAX_BYTES:
+        raise DataError(f"{path}: has more than {MAX_BYTES >> 20} MiB unpacked; split it")
+
+
+def _read_csv(path: Path) -> _Table:
+    table: list[list[str]] = []
+    try:
+        with open_csv(path) as file:
             rows = csv.reader(file)
             places = _columns(path, next(rows, []))
-            table = [row for row in rows if row]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+            for row in rows:
+                check_rows(path, len(table))
+                table += [row] if row else []
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable csv ({reason(error)})") from None
     for row in table:
         if len(row) <= max(places):
@@ -171,6 +220,7 @@ def _read_csv(path: Path) -> _Table:
 def _read_parquet(path: Path) -> _Table:
     parquet = _pyarrow(path)
     try:
+        check_parquet(path)
         names = parquet.read_schema(path).names
         chosen = [names[place] for place in _columns(path, names)]
         table = parquet.read_table(path, columns=chosen).to_pydict()

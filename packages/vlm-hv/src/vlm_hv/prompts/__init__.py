@@ -101,18 +101,20 @@ def load(name: str) -> Prompts:
         )
     path = Path(name) if own else _FOLDER / f"{name}.yaml"
     try:
-        content = path.read_bytes()[:_MOST]
+        if path.stat().st_size > _MOST:
+            raise DataError(f"{name}: larger than {_MOST:,} bytes; no prompts are so long")
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})") from None
     return _parse(name, content)
 
 
 def _parse(name: str, content: bytes) -> Prompts:
-    import yaml
+    from papercommons.yaml_text import parse_yaml
 
     try:
-        value = yaml.safe_load(content.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        value = parse_yaml(content.decode("utf-8"))
+    except ValueError as error:
         raise DataError(f"{name}: not readable as YAML ({reason(error)})") from None
     texts = _texts(name, value)
     subject = texts.pop("subject")
