@@ -94,7 +94,7 @@ def test_another_seed_holds_out_others():
 
 
 def test_holding_out_needs_four_writers():
-    with pytest.raises(DataError, match="3 writers; at least 4 are needed"):
+    with pytest.raises(DataError, match="writers: 3; at least 4 are needed"):
         hold_out_writers(words_of("abc"), [0, 1, 2])
     with pytest.raises(ValueError, match=r"share must be in \(0, 1\), got 1"):
         hold_out_writers(words_of("abcd"), [0, 1, 2, 3], share=1)

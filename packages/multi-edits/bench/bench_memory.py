@@ -1,7 +1,8 @@
 """Peak memory of multi-edits-predict with few and with ten times as many records.
 
-``python -m pytest packages/multi-edits/bench/bench_memory.py -s --device cpu``. Pictures are large
-enough that keeping them would show. Numbers are only printed; memory is many / few.
+``python -m pytest packages/multi-edits/bench/bench_memory.py -s --device cpu``. Attention
+maps and latents are large enough that keeping them would show. Numbers are only printed; memory is
+many / few.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ def test_many_records(tmp_path, record):
     records = []
     for number in range(MANY):
         coarse = np.random.default_rng(number).integers(0, 256, (24, 24, 3), np.uint8)
-        Image.fromarray(coarse).resize((512, 512)).save(tmp_path / f"{number:03d}.png")
-        asked = {"source_prompt": SOURCE, "target_prompt": TARGET, "mask": [4096, 65536]}
-        records.append({"id": f"{number:03d}", "image_path": f"{number:03d}.png", **asked})
+        Image.fromarray(coarse).resize((128, 128)).save(tmp_path / f"{number:03d}.png")
+        asked = {"source_prompt": SOURCE, "target_prompt": TARGET, "mask_size": [128, 128]}
+        named = {"id": f"{number:03d}", "image_path": f"{number:03d}.png", "mask": [1024, 4096]}
+        records.append(named | asked)
     for count in (FEW, MANY):
         (tmp_path / f"{count}.json").write_text(json.dumps(records[:count]))
     few, many = (
         peak_resident(
             "multi-edits-predict",
-            *("--model", model, "--data", tmp_path / f"{count}.json", "--resize"),
+            *("--model", model, "--data", tmp_path / f"{count}.json"),
             *("--steps", 2, "--group-steps", 2, "--mode", "single"),
             *("--out", tmp_path / str(count), "--accelerator", "cpu"),
         )

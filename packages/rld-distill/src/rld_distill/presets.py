@@ -61,13 +61,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def resolve(preset: str, *, cuda: bool, **given: Any) -> dict[str, Any]:
+def resolve(preset: str, *, cuda: bool, log_it: bool = True, **given: Any) -> dict[str, Any]:
     """Return every number of a run: what was given, else what the preset says; and say them.
 
     Args:
         preset: quick, demo, paper, imagenet, or auto: paper where there is a CUDA device, else
             quick.
         cuda: whether there is one.
+        log_it: say them.
         **given: options by name; None means not given.
 
     Returns:
@@ -79,7 +80,7 @@ def resolve(preset: str, *, cuda: bool, **given: Any) -> dict[str, Any]:
     """
     presets = {name: _in_epochs(values, given) for name, values in PRESETS.items()}
     marks = given.pop("lr_milestones", None)
-    values = resolve_preset(presets, preset, given, cuda=cuda)
+    values = resolve_preset(presets, preset, given, cuda=cuda, log_it=log_it)
     whole = values["lr_milestones"]
     if any(mark < 0 for mark in whole) or whole != sorted(whole):
         raise ValueError(f"--lr-milestones must be >= 0 and rise, got {marks}")

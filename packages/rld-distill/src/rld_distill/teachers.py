@@ -49,7 +49,9 @@ def get_teacher(
         kept = {key: values[key] for key in ("batch_size", "momentum", "weight_decay")}
         epochs = values["teacher_epochs"]
         log.info("no trained teacher given: training %s for %d epochs first", name, epochs)
-        recipe = resolve(values["preset"], cuda=False, student=name, epochs=epochs, **kept)
+        recipe = resolve(
+            values["preset"], cuda=False, log_it=False, student=name, epochs=epochs, **kept
+        )
         plan = make_plan("ce", recipe, {})
         place = None if folder is None else folder / "teacher"
         network, outcome = train_teacher(plan, data, run=run, out=place)

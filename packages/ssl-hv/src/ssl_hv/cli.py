@@ -279,7 +279,7 @@ def pairs(
 def check_data(data: str) -> None:
     """Raise DataError if there is nothing at `data`."""
     if not Path(data).is_dir():
-        raise DataError(f"{data}: no such folder; expected CEDAR AND, or {data}/WRITER/*.png")
+        raise DataError(f"{data}: no such folder; expected CEDAR AND, or {Path(data)}/WRITER/*.png")
 
 
 def check_encoder(encoder: str) -> None:

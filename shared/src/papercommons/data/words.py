@@ -330,7 +330,7 @@ def hold_out_writers(
     writers = {words.writers[i] for i in indices}
     if len(writers) < 4:
         raise DataError(
-            f"{words.root}: {len(writers)} writers; at least 4 are needed to hold 2 out"
+            f"{words.root}: writers: {len(writers)}; at least 4 are needed to hold 2 out"
         )
 
     def place(writer: str) -> bytes:
