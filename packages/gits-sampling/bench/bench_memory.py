@@ -12,7 +12,7 @@ from gits_sampling.lightning import GITSModule
 from gits_sampling.saved import save_network
 from papercommons.testing.memory import peak_resident
 
-FEW, MANY = 32, 320
+FEW, MANY = 64, 640
 SMALL = {"width": 8, "multipliers": [1, 1], "blocks": 1, "attention": []}
 
 
