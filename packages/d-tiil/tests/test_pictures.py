@@ -6,9 +6,18 @@ import io
 
 import numpy as np
 import pytest
-from d_tiil.pictures import marked, side_by_side, word_bars
+from d_tiil.pictures import marked, word_bars
 from d_tiil.word_scores import WordScore
-from papercommons.pictures import YELLOW, enlarge, heat, outline, overlay, shrink, strip
+from papercommons.pictures import (
+    YELLOW,
+    enlarge,
+    heat,
+    outline,
+    overlay,
+    shrink,
+    side_by_side,
+    strip,
+)
 from PIL import Image
 
 

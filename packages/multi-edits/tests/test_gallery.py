@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-from multi_edits.gallery import BEST, PER_PAGE, Entry, Gallery, show_change, show_pair, side_by_side
+from multi_edits.gallery import BEST, PER_PAGE, Entry, Gallery, show_change, show_pair
+from papercommons.pictures import side_by_side
 from papercommons.report import Result, write_report
 from PIL import Image
 

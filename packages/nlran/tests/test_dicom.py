@@ -1,3 +1,5 @@
+"""One reader, whose series are all written by the helpers here: so over 400 lines in one file."""
+
 from __future__ import annotations
 
 import json

@@ -361,11 +361,8 @@ def main() -> None:
             future.result()
     if (options.runs / "tiny-0.json").is_file():
         do(options, 0, "generate")  # alone, as it is timed
-    found = {
-        name: runs
-        for name, _ in jobs()
-        if name != "learning" and (runs := judged(options.runs, name, seeds))
-    }
+    found = {n: judged(options.runs, n, seeds) for n, _ in jobs() if n != "learning"}
+    found = {name: runs for name, runs in found.items() if runs}
     kept = [json.loads(file.read_text()) for file in sorted(options.runs.glob("*.json"))]
     generated = options.runs / "generate-0.json"
     write_json(

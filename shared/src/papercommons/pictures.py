@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ YELLOW = (250, 204, 21)
 LEAST_SIDE = 256
 MOST_SIDE = 512
 WIDTH = 8.0  # inches
+_GAP = 6  # pixels
 COLUMNS = 4
 
 
@@ -136,3 +138,25 @@ def strip(
             place.set_title("\n".join(caption), fontsize=9, loc="left")
 
     return figure_png(draw, width=WIDTH, height=rows * height)
+
+
+def side_by_side(pictures: Sequence[Image.Image], side: int = 224) -> bytes:
+    """Return a PNG of pictures in a row, scaled so that their longer sides fit.
+
+    Args:
+        pictures: at least one; small ones are enlarged, their pixels as squares.
+        side: of each, in pixels.
+    """
+    fitted = []
+    for picture in pictures:
+        longer = max(picture.size)  # enlarged as often as it fits
+        fitted.append(shrink(enlarge(picture.convert("RGB"), side - longer + 1), side))
+    width = sum(picture.width + _GAP for picture in fitted) - _GAP
+    row = Image.new("RGB", (width, max(picture.height for picture in fitted)), "white")
+    left = 0
+    for picture in fitted:
+        row.paste(picture, (left, 0))
+        left += picture.width + _GAP
+    buffer = io.BytesIO()
+    row.save(buffer, format="png")
+    return buffer.getvalue()

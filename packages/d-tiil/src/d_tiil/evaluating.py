@@ -9,7 +9,7 @@ from typing import Any
 from papercommons.data.defects import DEFECTS, Defect, defect_notes, write_defects
 from papercommons.errors import DataError
 from papercommons.files import hash_files, prepare_out, write_csv
-from papercommons.pictures import outline, overlay
+from papercommons.pictures import outline, overlay, side_by_side
 from papercommons.report import Result, Section, write_report
 
 from d_tiil.baselines import full_baseline, random_baseline
@@ -18,7 +18,7 @@ from d_tiil.finding_files import FINDINGS, FindingSet
 from d_tiil.findings import Finding, to_size
 from d_tiil.measures import Measured, judge_all
 from d_tiil.options import PACKAGE
-from d_tiil.pictures import marked, side_by_side
+from d_tiil.pictures import marked
 from d_tiil.records import PairSet, Record
 from d_tiil.set_measures import fit_threshold, with_best
 from d_tiil.word_scores import WordScore

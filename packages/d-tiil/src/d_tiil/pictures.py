@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from papercommons.pictures import RED, enlarge, shrink
+from papercommons.pictures import RED
 from papercommons.report import PALETTE, figure_png
-from PIL import Image
 
 from d_tiil.word_scores import WordScore
 
 MOST_WORDS = 24
-_GAP = 6
 
 
 def word_bars(candidates: Sequence[WordScore], found: Sequence[WordScore]) -> bytes:
@@ -51,25 +48,3 @@ def marked(caption: str, words: Sequence[WordScore]) -> str:
         inside = caption[word.start : word.end]
         caption = f"{caption[: word.start]}[{inside}]{caption[word.end :]}"
     return caption
-
-
-def side_by_side(pictures: Sequence[Image.Image], side: int = 224) -> bytes:
-    """Return a PNG of pictures in a row, scaled so that their longer sides fit.
-
-    Args:
-        pictures: at least one; small ones are enlarged, their pixels as squares.
-        side: of each, in pixels.
-    """
-    fitted = []
-    for picture in pictures:
-        longer = max(picture.size)  # enlarged as often as it fits
-        fitted.append(shrink(enlarge(picture.convert("RGB"), side - longer + 1), side))
-    width = sum(picture.width + _GAP for picture in fitted) - _GAP
-    row = Image.new("RGB", (width, max(picture.height for picture in fitted)), "white")
-    left = 0
-    for picture in fitted:
-        row.paste(picture, (left, 0))
-        left += picture.width + _GAP
-    buffer = io.BytesIO()
-    row.save(buffer, format="png")
-    return buffer.getvalue()

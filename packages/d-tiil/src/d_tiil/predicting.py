@@ -24,7 +24,7 @@ from papercommons.files import (
     write_csv,
     write_json,
 )
-from papercommons.pictures import heat, overlay
+from papercommons.pictures import heat, overlay, side_by_side
 from papercommons.report import Result, Section, describe_device, write_report
 from PIL import Image
 
@@ -44,7 +44,6 @@ from d_tiil.opening import compute_device, open_pipeline, quantity_hashes, quiet
 from d_tiil.options import PACKAGE, Depth, HelperOptions, LocateOptions, ModelOptions
 from d_tiil.pair_report import LIMITS
 from d_tiil.phrases import Phrase
-from d_tiil.pictures import side_by_side
 from d_tiil.records import PairSet, Record
 from d_tiil.saved import mask_picture, save_picture
 from d_tiil.settings import LocateSettings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from papercommons.pictures import enlarge, heat, outline, shrink
+from papercommons.pictures import heat, outline, side_by_side
 from papercommons.report import Result, Section, write_report
 from PIL import Image
 
@@ -18,7 +17,6 @@ FOLDER = "gallery"
 SIDE = 224  # of a shown picture, in pixels
 PER_PAGE = 24
 BEST = 6  # shown in the report, and as many of the worst
-_GAP = 6
 
 
 @dataclass(frozen=True)
@@ -115,28 +113,6 @@ def _section(entry: Entry) -> Section:
         figure=side_by_side(list(pictures.values())),
         caption=" | ".join(pictures),
     )
-
-
-def side_by_side(pictures: Sequence[Image.Image], side: int = SIDE) -> bytes:
-    """Return a PNG of pictures in a row, scaled so that their longer sides fit.
-
-    Args:
-        pictures: at least one; small ones are enlarged, their pixels as squares.
-        side: of each, in pixels.
-    """
-    fitted = []
-    for picture in pictures:
-        longer = max(picture.size)  # enlarged as often as it fits
-        fitted.append(shrink(enlarge(picture.convert("RGB"), side - longer + 1), side))
-    width = sum(picture.width + _GAP for picture in fitted) - _GAP
-    row = Image.new("RGB", (width, max(picture.height for picture in fitted)), "white")
-    left = 0
-    for picture in fitted:
-        row.paste(picture, (left, 0))
-        left += picture.width + _GAP
-    buffer = io.BytesIO()
-    row.save(buffer, format="png")
-    return buffer.getvalue()
 
 
 def show_change(source: Image.Image, edited: Image.Image) -> Image.Image:
