@@ -283,6 +283,13 @@ def test_track_gives_every_item_with_and_without_a_bar(wanted, monkeypatch, caps
     assert capsys.readouterr().out == ""
 
 
+def test_off_a_terminal_a_line_tells_how_far_it_is(monkeypatch, caplog):
+    monkeypatch.setattr("papercommons.cli.SECONDS_BETWEEN_LINES", 0)
+    with caplog.at_level("INFO", "papercommons"):
+        assert list(track("ab", "Looking")) == ["a", "b"]
+    assert caplog.messages == ["Looking: 0 of 2", "Looking: 1 of 2"]
+
+
 @pytest.mark.parametrize(("words", "code"), [([], 0), (["--no-such-option"], 2)])
 def test_a_program_that_succeeds_leaves_its_process_group(words, code, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", *words])

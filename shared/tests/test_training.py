@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -294,6 +295,15 @@ def test_nothing_is_printed(tmp_path, capfd, monkeypatch):
     assert printed.out == ""
     assert printed.err == ""
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_off_a_terminal_a_line_tells_of_an_epoch(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("papercommons.training.SECONDS_BETWEEN_LINES", 0)
+    with caplog.at_level("INFO", "papercommons"):
+        train(tmp_path / "out", epochs=2)
+    first, second = caplog.messages
+    assert re.fullmatch(r"epoch 1 of 2, \d+\.\d s: train/loss \d\.\d+, val/score 1", first)
+    assert second.endswith("val/score 3")
 
 
 def test_an_interrupt_is_one(tmp_path):

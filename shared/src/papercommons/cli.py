@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import sys
+import time
 import traceback
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from papercommons.errors import DataError, one_line, reason
 from papercommons.files import is_first_process
 
 __all__ = [
+    "SECONDS_BETWEEN_LINES",
     "ComputeOptions",
     "DeviceOptions",
     "FloatRunOptions",
@@ -41,6 +43,7 @@ __all__ = [
 
 log = logging.getLogger("papercommons")
 T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 10  # of progress, where no bar shows it
 _NOT_THE_USERS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
@@ -143,18 +146,27 @@ def show_progress() -> bool:
 
 
 def track(items: Sequence[T], label: str) -> Iterable[T]:
-    """Give the items, with a progress bar on standard error where one is wanted.
+    """Give the items, with a progress bar on standard error, or off a terminal a line now and then.
 
     Args:
         items: what is gone through.
         label: in words, before the bar.
     """
     if not show_progress():
-        return items
+        return _logged(items, label)
     from rich.console import Console
     from rich.progress import track as rich_track
 
     return rich_track(items, label, console=Console(stderr=True), transient=True)
+
+
+def _logged(items: Sequence[T], label: str) -> Iterator[T]:
+    said = time.monotonic()
+    for done, item in enumerate(items):
+        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            log.info("%s: %d of %d", label, done, len(items))
+        yield item
 
 
 def run_command(

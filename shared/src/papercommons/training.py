@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from papercommons.checkpoint import read_torch_file
 from papercommons.checks import check_at_least
-from papercommons.cli import DeviceOptions, RunOptions, show_progress
+from papercommons.cli import SECONDS_BETWEEN_LINES, DeviceOptions, RunOptions, log, show_progress
 from papercommons.data.sampling import mix_seeds
 from papercommons.errors import DataError, nearest, reason
 from papercommons.files import prepare_out, write_csv
@@ -37,19 +37,23 @@ _MAY_CHANGE = ("num_workers", "devices", "accelerator", "strategy", "compile", "
 class History(Checkpoint):
     """Keeps one row of logged numbers per epoch, in the checkpoint and in metrics.csv.
 
-    It is a `Checkpoint` so that Lightning calls it after the module has logged its epoch.
+    Where no bar shows it, it also logs an epoch's numbers in a line now and then. It is a
+    `Checkpoint` so that Lightning calls it after the module has logged its epoch.
 
     Attributes:
         rows: one mapping per finished epoch: epoch (from 1), seconds, and every logged number.
 
     Args:
         folder: gets metrics.csv, rewritten whole after each epoch; None writes nothing.
+        monitor: the number that the line has beside train/loss.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, monitor: str | None = None) -> None:
         self.folder = folder
+        self.monitor = monitor
         self.rows: list[dict[str, float]] = []
         self._started = 0.0
+        self._said = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -62,6 +66,11 @@ class History(Checkpoint):
         self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": seconds, **logged})
         if self.folder is not None and trainer.is_global_zero:
             write_csv(self.folder / "metrics.csv", self.rows)
+        if not show_progress() and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            shown = [f"{n} {logged[n]:.4g}" for n in ("train/loss", self.monitor) if n in logged]
+            of = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+            log.info("%s, %.1f s: %s", of, seconds, ", ".join(shown) or "done")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows, so that a resumed run has its whole history."""
@@ -204,7 +213,7 @@ def fit(
     """
     check_at_least(1, epochs=epochs)
     keep = out if not run.dry_run else None
-    history = History(keep)
+    history = History(keep, monitor)
     extra: list[Callback] = [history, EpochSeed(run.seed), *callbacks]
     if keep is not None:
         if monitor is not None:

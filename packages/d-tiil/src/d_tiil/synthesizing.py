@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from papercommons.cli import track
 from papercommons.errors import DataError
 from papercommons.files import atomic_path, hash_files, prepare_out
 from papercommons.report import Result, Section, image_grid_png, write_report
@@ -64,7 +65,7 @@ def make_scene_pairs(
     folder = prepare_out(out, settings, overwrite=overwrite)
     rows = list[dict[str, Any]]()
     counts = dict[tuple[str, ...], int]()
-    for change in changes:
+    for change in track(changes, "Writing pairs"):
         for part in options.parts:
             record = change.pair(part, options)
             rows.append(_write(folder, change, part, record))
