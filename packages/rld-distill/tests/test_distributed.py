@@ -44,7 +44,7 @@ def runs(photos, tmp_path_factory):
     """One run in one process, and one in two with half the batch each."""
     pytest.importorskip("timm")
     folder = tmp_path_factory.mktemp("runs")
-    recipe = ("--data", photos, "--student", "timm:test_convnext", "--method", "ce", "--epochs", 2)
+    recipe = ("--data", photos, "--student", "timm:convnext_atto", "--method", "ce", "--epochs", 2)
     recipe += ("--size", 32, "--val-fraction", 0.25, "--lr", 0.01, "--precision", "64-true")
     assert call(cli.train, *recipe, "--batch-size", 18, "--out", folder / "one") == 0
     two = (*recipe, "--batch-size", 9, "--out", folder / "two", "--json")
