@@ -59,7 +59,7 @@ def test_large_inputs_are_drawn_in_parts():
 
 
 def test_values_without_spread():
-    assert bootstrap_interval(torch.tensor([0.25])) == (0.25, 0.25)
+    assert all(map(math.isnan, bootstrap_interval(torch.tensor([0.25]))))
     assert bootstrap_interval(torch.full((9,), 1.0, requires_grad=True)) == (1.0, 1.0)
 
 
@@ -130,3 +130,9 @@ def test_intervals_of_a_mean_are_those_of_normal_theory(monkeypatch, at_once):
 def test_intervals_need_items_and_draws(groups, draws):
     with pytest.raises(ValueError, match="needs items and draws"):
         with_intervals(lambda weights: {"sum": weights.sum(1)}, groups, draws=draws)
+
+
+def test_one_group_has_no_interval():
+    found = with_intervals(lambda weights: {"mean": weights.mean(1)}, ["a", "a", "a"], draws=9)
+    assert found["mean"].value == 1
+    assert all(map(math.isnan, found["mean"][1:]))

@@ -20,14 +20,19 @@ def timed(times, length):
     st.sampled_from([5.0, 12.5, 25.0, 30.0]),
     st.floats(-1, 2),
 )
-def test_each_chosen_item_is_the_nearest_in_time(steps, fps, offset):
+def test_each_chosen_item_is_the_nearest_in_time_or_the_one_held(steps, fps, offset):
     times = np.cumsum(steps)
+    usual = np.minimum.accumulate(np.array([*steps[1:], 1.0])).clip(1 / fps)
     chosen = list(at_rate(timed(times, 0.04), fps, times[0] + offset))
     begin = max(times[0], times[0] + offset)
     assert len(chosen) == max(0, int((times[-1] + 0.04 - begin) * fps + 0.05))
     for place, number in enumerate(chosen):
-        distances = np.abs(times - (begin + place / fps))
-        assert distances[number] <= distances.min() + 3e-6
+        late = begin + place / fps - times
+        held = number + 1 < len(times) and 0 <= late[number] <= late[number] - late[number + 1]
+        assert held or np.abs(late[number]) <= np.abs(late).min() + 3e-6
+        assert number + 1 == len(times) or late[number + 1] <= 3e-6 - usual[number] / 2 or (
+            np.abs(late[number]) <= np.abs(late).min() + 3e-6
+        )
 
 
 def test_the_same_rate_gives_the_same_items_and_double_gives_each_twice():
@@ -41,6 +46,12 @@ def test_thirty_per_second_become_twenty_five_without_drift():
     chosen = np.array(list(at_rate(timed(np.arange(300) / 30, 1 / 30), 25)))
     assert len(chosen) == 250
     assert np.abs(chosen / 30 - np.arange(250) / 25).max() <= 1 / 60 + 1e-9
+
+
+def test_a_picture_is_held_where_equal_ones_are_left_out():
+    times = np.array([0, 1, 2, 10, 11, 18, 19, 20]) / 25
+    chosen = list(at_rate(timed(times, 0.04), 25))
+    assert chosen == [0, 1, *[2] * 8, 3, *[4] * 7, 5, 6, 7]
 
 
 def test_a_leap_in_time_is_filled_one_by_one():

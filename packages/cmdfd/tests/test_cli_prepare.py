@@ -58,7 +58,7 @@ def test_a_broken_clip_is_named_and_the_rest_kept(run_verb, few, tmp_path, capsy
     before = [path.stat().st_mtime_ns for path in made]
     assert run_verb(*place, "--resume", "--skip-bad", "--num-workers", 1) == 0
     assert [path.stat().st_mtime_ns for path in made] == before
-    assert "1 clips were left out" in capsys.readouterr().out
+    assert "1 clip left out" in capsys.readouterr().out
     with (out / "defects.csv").open(newline="") as file:
         (fault,) = csv.DictReader(file)
     assert "broken.mp4" in fault["what"]

@@ -96,7 +96,7 @@ def test_photographs_are_checked(call, write_photos, tmp_path, capsys):
     assert call("synth", "--images", folder, *options, "--out", tmp_path / "b", "--skip-bad") == 0
     said = capsys.readouterr()
     assert "--skip-bad leaves out 1 photographs" in said.err
-    assert "1 pictures made of 1 photographs" in said.out
+    assert "1 pictures made of 1 photograph" in said.out
     assert call("synth", "--images", folder, *options, "--out", folder / "inside") == 2
     assert "where the photographs are" in capsys.readouterr().err
 

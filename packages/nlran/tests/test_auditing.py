@@ -109,7 +109,7 @@ def test_corrupt_scans(tmp_path):
         audit_scans(str(tmp_path))
     result = audit_scans(str(tmp_path), skip_bad=True)
     assert result.metrics["left_out"] == 1
-    assert any("1 scans left out, the first CP/CP1/0.npy" in note for note in result.notes)
+    assert any("1 scan left out, the first CP/CP1/0.npy" in note for note in result.notes)
 
 
 def test_report_is_written(tmp_path):

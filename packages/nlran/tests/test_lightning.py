@@ -41,13 +41,14 @@ def batches(count=4, size=2):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_two_epochs_lower_the_loss(optimizer):
+def test_a_few_epochs_lower_the_loss(optimizer):
     torch.manual_seed(0)
     module = NLRANModule(nlran_tiny(), lr=1e-2, optimizer=optimizer, warmup=0)
-    before = torch.stack([F.cross_entropy(module(x), y) for x, y in batches()]).mean()
+    x, y = next(iter(batches(1, 9)))
+    before = F.cross_entropy(module(x), y)
     trainer = Trainer(max_epochs=8, **QUIET)
-    trainer.fit(module, batches())
-    assert trainer.callback_metrics["train/loss"] < 0.97 * before
+    trainer.fit(module, batches(1, 9))
+    assert trainer.callback_metrics["train/loss"] < 0.8 * before
 
 
 def test_the_loss_is_weighted_and_smoothed_cross_entropy():

@@ -138,7 +138,7 @@ def test_nothing_is_written_without_out(call, run, photos, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert call("predict", photos / "one.png", "--checkpoint", run) == 0
     assert list(tmp_path.iterdir()) == []
-    assert "1 files, 1 faces" in capsys.readouterr().out
+    assert "1 file, 1 face" in capsys.readouterr().out
 
 
 def test_bad_files_are_named(call, run, photos, tmp_path, capsys):

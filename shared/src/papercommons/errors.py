@@ -52,6 +52,20 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with what it counts.
+
+    Args:
+        number: >= 0.
+        noun: of one; its plural ends in s.
+
+    Example:
+        >>> counted(1, "clip"), counted(1200, "clip")
+        ('1 clip', '1,200 clips')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def one_line(text: str) -> str:
     r"""Return `text` for one line of a terminal: breaks become spaces, other controls are escaped.
 

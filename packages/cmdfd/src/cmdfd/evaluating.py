@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.cli import ComputeOptions
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import hash_texts, name_outputs, prepare_out, write_csv
 from papercommons.metrics.score_calibration import calibrate_scores
 from papercommons.report import Result, describe_device, write_report
@@ -343,7 +343,7 @@ def notes_of(
             yield f"{name}: baseline {baseline} alone: AUC {auc:.3f}"
         yield from (f"{name}: {note}" for note in one.notes)
         if one.faults:
-            yield f"{name}: {len(one.faults)} clips left out"
+            yield f"{name}: {counted(len(one.faults), 'clip')} left out"
             yield from (f"left out: {fault}" for fault in one.faults)
 
 

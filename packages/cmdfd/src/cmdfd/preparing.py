@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from papercommons.errors import DataError, one_line
+from papercommons.errors import DataError, counted, one_line
 from papercommons.files import prepare_out
 from papercommons.report import Result, Section, image_grid_png, write_report
 
@@ -175,7 +175,7 @@ def notes_of(report: Report) -> list[str]:
     notes = list(islice(told, _LISTED)) if few else [f"{n} clips: {k}" for k, n in kinds.items()]
     faults = report.faults
     more = [f"and {len(faults) - _LISTED} more, see defects.csv"] if len(faults) > _LISTED else []
-    left = [f"{len(faults)} clips were left out"] if faults else []
+    left = [f"{counted(len(faults), 'clip')} left out"] if faults else []
     return [*notes[:_LISTED], *left, *(f"left out: {f}" for f in faults[:_LISTED]), *more]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from papercommons.cli import RunOptions
 from papercommons.devices import compute_device
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import is_first_process
 from papercommons.report import Result, Section, describe_device, write_report
 from papercommons.training import (
@@ -141,7 +141,7 @@ def teach_network(
             labels=list(CLASSES if way == "frames" else LETTERS) if way != "distill" else None,
             accuracy={k: None if np.isnan(v) else v for k, v in numbers.items()},
             crop=dict(splits.crop),
-            made_by=f"cmdfd-teach, {describe(way, hf_asr)}, {options.epochs} epochs, "
+            made_by=f"cmdfd-teach, {describe(way, hf_asr)}, {counted(options.epochs, 'epoch')}, "
             f"seed {run.seed}",
             data_hash=splits.data_hash,
         )

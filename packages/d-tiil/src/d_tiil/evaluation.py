@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from papercommons.errors import counted
 from papercommons.metrics.bootstrap import Estimate
 from papercommons.metrics.tables import ALL, Summary, summarize
 from papercommons.report import Section
@@ -207,7 +208,8 @@ class Judgement:
         count = [sum(row["inconsistent"] == label for row in self.rows) for label in (1, 0, None)]
         sources = len({row["source"] or row["name"] for row in self.rows})
         lines = [
-            f"{count[0]} inconsistent and {count[1]} consistent pairs of {sources} sources"
+            f"{count[0]} inconsistent and {count[1]} consistent pairs of "
+            + counted(sources, "source")
             + (f"; {count[2]} without a label" if count[2] else "")
         ]
         if controls := sum(map(is_control, self.rows)):

@@ -13,7 +13,7 @@ import numpy as np
 from papercommons.cli import track
 from papercommons.data.defects import DEFECTS, Defect, defect_notes, write_defects
 from papercommons.data.images import read_image
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import (
     hash_files,
     hash_model,
@@ -134,7 +134,7 @@ def predict_pairs(
     result = Result(
         package=PACKAGE,
         command="d-tiil-predict",
-        title=f"{settings['data']}: {len(done):,} pairs looked at by {name}",
+        title=f"{settings['data']}: {counted(len(done), 'pair')} looked at by {name}",
         rows=_totals(done),
         metrics={
             "pairs": len(done),

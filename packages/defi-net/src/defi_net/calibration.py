@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from papercommons.cli import track
 from papercommons.data.distortions import Distortion, distort
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.metrics.detection import Score, false_alarm_threshold, image_score
 
 from defi_net.evaluation import Predict
@@ -43,8 +43,8 @@ class ImageThreshold(NamedTuple):
             return f"{self.value:g} on the {self.score} score, fixed"
         return (
             f"{self.value:.4g} on the {self.score} score: at most {self.rate:.0%} false alarms on "
-            f"{self.photographs} authentic val photographs of {self.sources} sources, each as it "
-            "is and recompressed"
+            f"{self.photographs} authentic val photographs of {counted(self.sources, 'source')}, "
+            "each as it is and recompressed"
         )
 
 

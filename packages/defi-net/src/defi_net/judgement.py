@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from papercommons.errors import counted
 from papercommons.files import write_csv
 from papercommons.metrics.bootstrap import Estimate
 from papercommons.metrics.localization import Protocol
@@ -138,7 +139,8 @@ class Judgement:
         forged = sum(row["label"] for row in clean)
         sources = len({row["source"] for row in clean})
         lines = [
-            f"{forged} forged and {len(clean) - forged} authentic photographs of {sources} sources"
+            f"{forged} forged and {len(clean) - forged} authentic photographs of "
+            + counted(sources, "source")
         ]
         undefined = [s for s in self.summaries if s.group == "all" and s.undefined]
         if undefined:

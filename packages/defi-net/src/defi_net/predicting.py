@@ -12,7 +12,7 @@ import numpy as np
 from papercommons.cli import ComputeOptions, track
 from papercommons.data.defects import LeftOut
 from papercommons.data.images import find_images
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import (
     atomic_path,
     hash_files,
@@ -98,7 +98,7 @@ def predict_photos(
     result = Result(
         package=PACKAGE,
         command="defi-net-predict",
-        title=f"{checkpoint}: {len(rows):,} photographs",
+        title=f"{checkpoint}: {counted(len(rows), 'photograph')}",
         rows=[{key: row[key] for key in _TABLE if key in row} for row in rows],
         metrics={
             "photographs": len(rows),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import hash_files
 from papercommons.report import Result, Section, write_report
 
@@ -147,7 +147,7 @@ def synthesize_pictures(
     result = Result(
         package=PACKAGE,
         command="defi-net-synth",
-        title=f"{len(rows):,} pictures made of {len(sources):,} photographs",
+        title=f"{len(rows):,} pictures made of {counted(len(sources), 'photograph')}",
         rows=[
             {
                 "method": method,

@@ -11,7 +11,7 @@ from typing import Any
 
 from papercommons.cli import FloatRunOptions, leave_process_group
 from papercommons.devices import compute_device
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import is_first_process
 from papercommons.metrics.localization import PROTOCOLS
 from papercommons.report import Result, Section, describe_device, write_report
@@ -256,8 +256,8 @@ def describe(data: InpaintingData) -> list[str]:
         sources = len({sample.source for sample in samples})
         methods = sorted({sample.method for sample in samples if sample.mask is not None})
         lines.append(
-            f"{name}: {len(samples):,} photographs of {sources:,} sources, {authentic:,} of them "
-            f"authentic{': ' * bool(methods)}{', '.join(methods)}"
+            f"{name}: {len(samples):,} photographs of {counted(sources, 'source')}, "
+            f"{authentic:,} of them authentic{': ' * bool(methods)}{', '.join(methods)}"
         )
     return lines
 

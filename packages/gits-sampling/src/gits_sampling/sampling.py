@@ -13,7 +13,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import torch
 from papercommons.cli import ComputeOptions, track
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import atomic_path, prepare_out
 from papercommons.report import Result, Section, describe_device, write_report
 from torch import Tensor
@@ -115,8 +115,8 @@ def sample_model(
     result = Result(
         package=PACKAGE,
         command="gits-sampling-sample",
-        title=f"{len(seeds)} samples of {model}: {schedule.solver}, {schedule.nfe} evaluations "
-        f"each ({describe(schedule)})",
+        title=f"{counted(len(seeds), 'sample')} of {model}: {schedule.solver}, {schedule.nfe} "
+        f"evaluations each ({describe(schedule)})",
         metrics={
             "samples": len(seeds),
             "steps": schedule.steps,

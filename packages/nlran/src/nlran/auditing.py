@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import prepare_out
 from papercommons.report import PALETTE, Result, Section, figure_png, write_report
 
@@ -128,7 +128,7 @@ def _defects(scans: ScanSet) -> list[str]:
             notes.append(f"{len(torn)} patients in several {plural}, e.g. {torn[0]}")
     if scans.skipped:
         path, why = scans.skipped[0]
-        notes.append(f"{len(scans.skipped)} scans left out, the first {path} ({why})")
+        notes.append(f"{counted(len(scans.skipped), 'scan')} left out, the first {path} ({why})")
     return notes
 
 

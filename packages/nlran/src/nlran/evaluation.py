@@ -86,7 +86,8 @@ def classification_report(
 
     Returns:
         The numbers of `classification_numbers`, each with ``NAME_low`` and ``NAME_high``; these are
-        NaN where the number is undefined in more than 5 % of the resamples.
+        NaN for a single patient, and where the number is undefined in more than 5 % of the
+        resamples.
     """
     values = classification_numbers(probabilities, target)
     resampled = classification_numbers(
@@ -94,9 +95,10 @@ def classification_report(
     )
     numbers: dict[str, float] = {}
     notes = []
+    several = len(set(patients)) > 1
     for name, value in values.items():
         found = estimate(value.item(), resampled[name])
-        honest = resampled[name].isnan().double().mean() <= 0.05
+        honest = several and resampled[name].isnan().double().mean() <= 0.05
         numbers[name] = found.value
         numbers[f"{name}_low"] = found.low if honest else torch.nan
         numbers[f"{name}_high"] = found.high if honest else torch.nan

@@ -13,7 +13,7 @@ import torch
 from papercommons.cli import ComputeOptions, track
 from papercommons.data.defects import LeftOut
 from papercommons.devices import autocast, compute_device
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import (
     atomic_path,
     hash_files,
@@ -123,7 +123,7 @@ def predict_scans(
     result = Result(
         package=PACKAGE,
         command="nlran-predict",
-        title=f"{config['model']}: {len(rows)} scans, heat map {kind}",
+        title=f"{config['model']}: {counted(len(rows), 'scan')}, heat map {kind}",
         rows=[{k: v for k, v in row.items() if k not in _LONG} for row in rows],
         metrics={"scans": len(rows), "left_out": len(left_out)},
         settings=settings,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from papercommons.cli import DeviceOptions, RunOptions
+from papercommons.errors import counted
 from papercommons.files import is_first_process
 from papercommons.report import describe_device
 from papercommons.training import (
@@ -115,7 +116,8 @@ def distill(
                 out / "export",
                 name=plan.student,
                 data=data,
-                made_by=f"rld-distill, method {plan.method}, seed {run.seed}, {plan.epochs} epochs",
+                made_by=f"rld-distill, method {plan.method}, seed {run.seed}, "
+                + counted(plan.epochs, "epoch"),
             )
         if (out / "best.ckpt").is_file():
             last = {name: value.clone() for name, value in module.state_dict().items()}

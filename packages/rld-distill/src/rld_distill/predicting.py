@@ -9,6 +9,7 @@ import torch
 from papercommons.cli import DeviceOptions
 from papercommons.data.defects import LeftOut
 from papercommons.data.images import read_image
+from papercommons.errors import counted
 from papercommons.files import hash_files, is_first_process, prepare_out, write_csv
 from papercommons.report import Result, Section, describe_device, image_grid_png, write_report
 from papercommons.training import gather_predictions
@@ -84,7 +85,7 @@ def predict_images(
     result = Result(
         package=PACKAGE,
         command="rld-distill-predict",
-        title=f"{config['model']} from {checkpoint}: {len(rows):,} images",
+        title=f"{config['model']} from {checkpoint}: {counted(len(rows), 'image')}",
         rows=rows if out is None else rows[:20],
         metrics={"images": len(rows), "left_out": len(left_out)},
         settings=settings,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.cli import RunOptions
+from papercommons.errors import counted
 from papercommons.files import is_first_process
 from papercommons.report import Result, write_report
 from papercommons.training import begin_run, history_section, run_files
@@ -150,7 +151,9 @@ def finish_run(
         limits=LIMITS,
         data_hash=data.data_hash,
         device=outcome.device,
-        notes=[f"{len(data.skipped)} images left out as unreadable"] if data.skipped else [],
+        notes=[f"{counted(len(data.skipped), 'image')} left out as unreadable"]
+        if data.skipped
+        else [],
     )
     if folder is None or not is_first_process():
         return result

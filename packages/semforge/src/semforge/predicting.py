@@ -8,7 +8,7 @@ from typing import Any
 
 from papercommons.cli import ComputeOptions, track
 from papercommons.data.defects import LeftOut
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import (
     atomic_path,
     hash_files,
@@ -178,8 +178,8 @@ def make_result(
     return Result(
         package=PACKAGE,
         command="semforge-predict",
-        title=f"{settings['checkpoint']}: {files:,} files, {len(faces):,} faces, {fakes:,} called "
-        "fake",
+        title=f"{settings['checkpoint']}: {counted(files, 'file')}, "
+        f"{counted(len(faces), 'face')}, {fakes:,} called fake",
         rows=[shown(row) for row in rows],
         metrics={
             "faces": [{k: v for k, v in row.items() if k != "path"} for row in rows],

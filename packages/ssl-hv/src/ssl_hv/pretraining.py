@@ -10,6 +10,7 @@ import torch
 from papercommons.cli import RunOptions, leave_process_group
 from papercommons.data.word_options import WordOptions
 from papercommons.devices import compute_device
+from papercommons.errors import counted
 from papercommons.files import is_first_process
 from papercommons.presets import resolve_preset
 from papercommons.report import Result, Section, describe_device, image_grid_png, write_report
@@ -177,7 +178,8 @@ def pretrain_encoder(
         name=encoder,
         options=encoder_options,
         method=method,
-        made_by=f"ssl-hv-pretrain --method {method}, seed {run.seed}, {values['epochs']} epochs",
+        made_by=f"ssl-hv-pretrain --method {method}, seed {run.seed}, "
+        + counted(values["epochs"], "epoch"),
         data_hash=data_module.words.digest,
         device=describe_device(device),
     )

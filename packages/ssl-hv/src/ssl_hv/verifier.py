@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ssl_hv.encoders import create_encoder
 from ssl_hv.heads import HEADS
 from ssl_hv.options import PACKAGE
-from ssl_hv.saved import build_saved
 
 ENTRIES = ("encoder", "encoder_options", "head", "head_options")
 LIMITS = (

@@ -14,7 +14,7 @@ from papercommons.data.pairs import Pairs, make_pairs
 from papercommons.data.word_options import WordOptions
 from papercommons.data.word_parts import resolve_split
 from papercommons.data.words import Words, hold_out_writers, split_words
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import prepare_out
 from papercommons.metrics.calibration import fit_calibration
 from papercommons.presets import resolve_preset
@@ -132,7 +132,7 @@ def run_baseline(
     result = Result(
         package=PACKAGE,
         command="vlm-hv-baseline",
-        title=f"{kind}: {len(records):,} pairs, {chosen.source}",
+        title=f"{kind}: {counted(len(records), 'pair')}, {chosen.source}",
         rows=found.rows() if found else (),
         metrics={
             **(found.numbers() if found else {"pairs": len(records)}),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from papercommons.cli import track
 from papercommons.data.word_options import WordOptions
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.files import prepare_out
 from papercommons.report import Result, Section, write_report
 
@@ -217,7 +217,7 @@ def describe_run(
         source: what the pairs are, in words.
     """
     records, ask = done[0].records, asking.ask
-    result.title = f"{asking.backend.model}, {ask.mode}: {len(records):,} pairs, {source}"
+    result.title = f"{asking.backend.model}, {ask.mode}: {counted(len(records), 'pair')}, {source}"
     found = judge(records, seed=ask.seed)
     costs: dict[str, Any] = {
         "sent": sum(run.sent for run in done),

@@ -52,6 +52,8 @@ def with_intervals(
 ) -> dict[str, Estimate]:
     """Return measures of items, with 95 % intervals over resamples of whole groups.
 
+    One group tells nothing of others: its intervals are NaN.
+
     Args:
         measures: from weights of the items, float64, shape (R, N), to name -> values, shape (R,),
             NaN where a measure is not defined. A weight of 2 is the same as an item twice.
@@ -68,6 +70,8 @@ def with_intervals(
     if not groups or draws < 1:
         raise ValueError(f"needs items and draws >= 1, got {len(groups)} items, {draws} draws")
     values = measures(torch.ones(1, len(groups), dtype=torch.double))
+    if len(set(groups)) == 1:
+        return {name: estimate(float(value[0]), []) for name, value in values.items()}
     chunk = max(1, _AT_ONCE // len(groups))
     drawn = [
         measures(group_weights(groups, draws=min(chunk, draws - start), seed=seed + turn).double())
@@ -82,7 +86,7 @@ def with_intervals(
 def bootstrap_interval(
     values: Tensor, *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of `values`.
+    """Return the percentile bootstrap interval of the mean of `values`; NaN for a single one.
 
     Args:
         values: one finite number per independent item, any real dtype, shape (N,), N >= 1.
@@ -106,6 +110,8 @@ def bootstrap_interval(
         raise ValueError("values must be finite")
     generator = torch.Generator().manual_seed(seed)
     count = len(values)
+    if count == 1:
+        return math.nan, math.nan
     per_chunk = max(1, 10_000_000 // count)
     means = [
         values[

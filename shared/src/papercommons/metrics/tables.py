@@ -27,7 +27,7 @@ class Summary(NamedTuple):
         group: value of the column that groups; "all" is every row.
         metric: name of the measure.
         value: mean over the images where it is defined; NaN without any.
-        low: end of the interval of the mean, NaN without any.
+        low: end of the interval of the mean, NaN with less than two sources.
         high: the other end.
         images: number of those where it is defined.
         undefined: number of those where it is not.
@@ -261,6 +261,8 @@ def _mean(
     place = torch.tensor([numbers[source] for _, source in values])
     value = torch.tensor([v for v, _ in values], dtype=torch.double)
     count = torch.zeros(len(numbers), dtype=torch.double)
+    if len(numbers) == 1:
+        return float(value.mean()), math.nan, math.nan
     sums = count.scatter_add(0, place, value)
     counts = count.scatter_add(0, place, torch.ones_like(value))
     chunk = max(1, _CHUNK // len(numbers))

@@ -13,6 +13,7 @@ import numpy as np
 from papercommons.cli import RunOptions
 from papercommons.data.scene_data import SceneData, draw_scenes
 from papercommons.data.scenes import Preset
+from papercommons.errors import counted
 from papercommons.files import hash_texts, is_first_process
 from papercommons.report import (
     Result,
@@ -103,7 +104,7 @@ def train_on_scenes(
     result = Result(
         package=package,
         command=command,
-        title=f"{options.scenes} scenes: {values['epochs']} epochs of {options.count:,}",
+        title=f"{options.scenes} scenes: {counted(values['epochs'], 'epoch')} of {options.count:,}",
         metrics={
             "seconds": seconds,
             "epochs": values["epochs"],

@@ -18,8 +18,10 @@ def at_rate(
 ) -> Iterator[T]:
     """Resample in time: item k is the one whose time is nearest to ``begin + k / fps``.
 
-    As many are given as whole periods of 1 / fps fit before the end of the last item; an end that
-    misses a period by less than 5 % of it counts as reached.
+    Before a gap longer than 1 / fps and than the shortest step so far an item is held, as files
+    leave out pictures that do not change: the next one comes half of the longer of these two before
+    its time. As many are given as whole periods of 1 / fps fit before the end of the last item; an
+    end that misses a period by less than 5 % of it counts as reached.
 
     Args:
         timed: begin and duration in seconds, and the item; begins do not decrease.
@@ -29,16 +31,19 @@ def at_rate(
     waiting: deque[T] = deque()  # chosen, but not yet known to fit before the end
     placed = given = 0
     held: tuple[float, T] | None = None
-    end = 0.0
+    end, step = 0.0, float("inf")
     for time, length, item in timed:
         if held is None:
             begin = time if begin is None else max(begin, time)
         assert begin is not None
+        gap = time - held[0] if held else 0.0
+        step = min(step, gap) if gap > _TIE else step
+        turn = time - min(gap, max(step, 1 / fps)) / 2
         while True:
             if waiting and begin + (given + 1) / fps <= time:
                 given += 1
                 yield waiting.popleft()
-            elif held is not None and begin + placed / fps <= (held[0] + time) / 2 + _TIE:
+            elif held is not None and begin + placed / fps <= turn + _TIE:
                 placed += 1
                 waiting.append(held[1])
             else:
