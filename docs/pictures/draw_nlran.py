@@ -9,7 +9,7 @@ import torch
 from card import BLUE, GREY, TEXT, TITLE, mark, plain, save, show
 from nlran import NLRAN
 from nlran.heatmaps import heat_maps, to_input_grid
-from nlran.phantoms import Lesions, make_phantom
+from nlran.phantoms import CLEAR, make_phantom
 from papercommons.pictures import heat
 from PIL import Image
 from torch import Tensor
@@ -17,13 +17,12 @@ from torch.nn import functional as F
 
 SIZE, TRAINED, STEPS, LR = 32, 200, 160, 3e-3
 LABELS = ("Normal", "CP")  # no lesion, two in one lung
-EASY = Lesions(contrast=(400.0, 600.0), radius=(3.5, 5.0))
 
 
 def chests(count: int, seed: int) -> tuple[Tensor, Tensor, np.ndarray]:
     """Return volumes in [0, 1] (n, 1, 32, 32, 32), classes in turn (n,), and lesions (n, ...)."""
     made = [
-        make_phantom(LABELS[i % 2], (seed, i), size=SIZE, noise=20.0, lesions=EASY)
+        make_phantom(LABELS[i % 2], (seed, i), size=SIZE, noise=20.0, lesions=CLEAR)
         for i in range(count)
     ]
     hu = torch.from_numpy(np.stack([hu for hu, _ in made]).astype(np.float32))[:, None]

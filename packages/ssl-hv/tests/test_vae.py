@@ -168,7 +168,7 @@ def test_learns_to_reconstruct(channels):
     model = tiny(channels, width=8)
     batch = images(8, channels)[..., :1, :1].round().repeat(1, 1, 16, 16)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(200):
+    for _ in range(300):
         loss = model([batch])["loss"]
         optimizer.zero_grad()
         loss.backward()

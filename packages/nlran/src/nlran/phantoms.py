@@ -49,6 +49,9 @@ class Lesions:
             raise ValueError(f"edge must be > 0 and ragged >= 0, got {self.edge}, {self.ragged}")
 
 
+CLEAR = Lesions(contrast=(400.0, 600.0), radius=(3.5, 5.0))  # a tiny network learns them soon
+
+
 def make_phantom(
     label: str,
     seed: int | Sequence[int],

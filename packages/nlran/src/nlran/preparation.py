@@ -23,6 +23,7 @@ _HIGHEST = 32767.0  # HU; metal, and within float16
 _LUNG_HU = -400.0
 _LUNG_UINT8 = 109  # -400 HU, if the picture shows -1000 to 400 HU
 _COARSE_MM = 2.5
+MAX_SIDE = 1024  # voxels
 _CLOSING_MM = 10.0
 
 
@@ -58,6 +59,8 @@ class Preparation:
             if len(values) != count or not all(map(math.isfinite, values)):
                 raise ValueError(f"{name} must be {count} numbers, got {values}")
             object.__setattr__(self, name, values)  # JSON gives lists
+        if any(type(side) is not int or side > MAX_SIDE for side in self.size):
+            raise ValueError(f"size must be whole and at most {MAX_SIDE}, got {self.size}")
         if min(self.size[1:]) < 16 or (self.size[0] < 16 and self.size[0] != 0):
             raise ValueError(f"size must be >= 16 each, or 0 for all slices, got {self.size}")
         if self.resample not in ("size", "spacing"):
@@ -68,6 +71,8 @@ class Preparation:
             raise ValueError(f"window must be low < high, got {self.window}")
         if self.units not in ("HU", "uint8"):
             raise ValueError(f"units must be HU or uint8, got {self.units!r}")
+        if not isinstance(self.lung_mask, str):
+            raise ValueError(f"lung_mask must be none, auto or a folder, got {self.lung_mask!r}")
         if self.max_slices is not None:
             if self.size[0]:
                 raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,7 @@ def load_network(path: str | Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         DataError: missing, broken, or not this package's.
     """
-    from papercommons.checkpoint import load_weights, read_config, read_state_dict
+    from papercommons.checkpoint import build_saved, read_config
     from papercommons.errors import reason
     from papercommons.files import find_saved
 
@@ -118,10 +118,16 @@ def load_network(path: str | Path) -> tuple[Any, dict[str, Any]]:
 
     folder = find_saved(path)
     config = read_config(folder, package=PACKAGE, entries=ENTRIES)
+    classes, saved = config["classes"], config["preparation"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise DataError(f"{folder}/config.json: classes: expected a list of names")
     try:
-        config["preparation"] = Preparation(**config["preparation"])
-        network = create_network(config["model"], len(config["classes"]), **config["options"])
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{folder}/config.json: {reason(error)}") from error
-    load_weights(network, read_state_dict(folder), source=str(folder))
+        if missing := [field.name for field in fields(Preparation) if field.name not in saved]:
+            raise ValueError(f"no entry {', '.join(missing)}")
+        config["preparation"] = Preparation(**saved)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise DataError(f"{folder}/config.json: preparation: {reason(error)}") from error
+    network = build_saved(
+        lambda: create_network(config["model"], len(classes), **config["options"]), folder
+    )
     return network.eval(), config

@@ -9,7 +9,7 @@ from papercommons.files import hash_files, prepare_out
 from papercommons.report import Result, Section, image_grid_png, write_report
 
 from nlran.options import PACKAGE
-from nlran.phantoms import CLASSES, write_phantoms
+from nlran.phantoms import CLASSES, CLEAR, write_phantoms
 from nlran.volumes import read_volume
 
 LIMITS = "Phantoms are no patients: what works on them may fail on people."
@@ -31,7 +31,7 @@ def make_phantoms(out: str, count: int, size: int, seed: int, overwrite: bool) -
     """
     settings = {"out": out, "count": count, "size": size, "seed": seed}
     folder = prepare_out(out, settings, overwrite=overwrite)
-    scans = write_phantoms(folder, count, seed=seed, size=size)
+    scans = write_phantoms(folder, count, seed=seed, size=size, noise=20.0, lesions=CLEAR)
     result = Result(
         package=PACKAGE,
         command="nlran-phantoms",

@@ -135,7 +135,7 @@ def _equal_errors(
     """Return of each row the rate, and the cut before which and how far towards which it lies."""
     rows = np.arange(len(of_same))
     missed, refused = _below(of_same), _below(of_different)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         missed /= missed[:, -1:]
         gap = missed + refused / refused[:, -1:] - 1  # false non-matches - false matches
     cut = np.maximum(1, (gap >= 0).argmax(1))
