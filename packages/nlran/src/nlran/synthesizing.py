@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from papercommons.files import hash_files, prepare_out
+from papercommons.pictures import outline
 from papercommons.report import Result, Section, image_grid_png, write_report
+from PIL import Image
 
 from nlran.options import PACKAGE
 from nlran.phantoms import CLASSES, CLEAR, write_phantoms
@@ -47,14 +50,27 @@ def make_phantoms(out: str, count: int, size: int, seed: int, overwrite: bool) -
         device="cpu",
         files={"scans": str(folder / "ct"), "masks": str(folder / "masks")},
     )
-    write_report(folder / "report.html", result, [_section(scans[: len(CLASSES)])])
+    shown = scans[: len(CLASSES)]
+    masks = [folder / "masks" / scan.relative_to(folder / "ct") for scan in shown]
+    write_report(folder / "report.html", result, [_section(shown, masks)])
     result.save(folder)
     return result
 
 
-def _section(scans: Sequence[Path]) -> Section:
-    """Return the middle slice of some scans, -1000 to 400 HU from black to white."""
-    slices = [volume.array[len(volume.array) // 2] for volume in map(read_volume, scans)]
-    pictures = [((hu + 1000) / 1400).clip(0, 1) for hu in slices]
+def _section(scans: Sequence[Path], masks: Sequence[Path]) -> Section:
+    """Return of some scans the slice with most of the lesions, -1000 to 400 HU, and their outline.
+
+    Args:
+        scans: their files.
+        masks: files of the lesions' masks, in the same order.
+    """
+    pictures = []
+    for scan, lesions in zip(scans, masks, strict=True):
+        hu, mask = read_volume(scan).array, read_volume(lesions).array > 0
+        middle = len(hu) // 2
+        place = int(mask.sum((1, 2)).argmax()) if mask.any() else middle
+        grey = (((hu[place] + 1000) / 1400).clip(0, 1) * 255).astype(np.uint8)
+        pictures.append(outline(Image.fromarray(grey).convert("RGB"), mask[place]))
     figure = image_grid_png(pictures, [scan.parent.name for scan in scans], columns=len(scans))
-    return Section("One of each class", figure=figure, caption="The middle axial slice.")
+    caption = "The axial slice with most of the lesions, which the yellow line encloses."
+    return Section("One of each class", figure=figure, caption=caption)
