@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from papercommons.cli import track
 from torch import Tensor
 
 from gits_sampling.comparison_columns import (
@@ -199,7 +200,7 @@ def compare_schedules(
     batches = len(evaluation.latents.split(batch))
     entries: list[Entry] = []
     verdicts: list[Verdict] = []
-    for solver, order, nfe in runs:
+    for solver, order, nfe in track(runs, "comparing"):
         run = {"solver": solver, "order": order} | taken(solver, options or {})
         steps = steps_for(solver, nfe)  # type: ignore[arg-type]
         made = _make(denoiser, warm, train, names, steps, nfe, own, coeffs, batch, run, refinement)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -234,6 +233,6 @@ def save_pipeline(pipeline: Any, folder: str | Path) -> Path:
         with contextlib.redirect_stderr(io.StringIO()):  # a bar for each file
             pipeline.save_pretrained(written)
         if folder.is_dir():
-            shutil.rmtree(folder)
+            folder.replace(Path(beside) / "old")  # deleted there: half a model has no name
         written.replace(folder)
     return folder

@@ -9,9 +9,12 @@ that say everything.
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+
+from lightning.pytorch import LightningModule
 
 from papercommons.cli import RunOptions
 from papercommons.data.scene_data import SceneData, as_images
@@ -20,6 +23,7 @@ from papercommons.text_to_image.module import TextToImageModule
 from papercommons.text_to_image.text_encoder import TextEncoderModule
 from papercommons.training import History, fit
 
+log = logging.getLogger("papercommons")
 _SCALE_FROM = 512  # pictures
 _SKETCHED = 0.1  # share of the levels of noise, the highest
 AUTOENCODER_BATCH, TEXT_BATCH = 8, 32  # what learns most in the same time on one core
@@ -69,16 +73,10 @@ def train_text_to_image(
     autoencoder = AutoencoderModule(module.vae, lr=autoencoder_lr)
     text = TextEncoderModule(module.network["text_encoder"], module.tokenizer)
     drawn, read = (
-        fit(
-            part,
-            in_batches(data, size),
-            epochs=passes,
-            run=replace(run, resume=_last_if_begun(run, folder)),
-            out=folder,
-        )[1]
-        for part, size, passes, folder in (
-            (autoencoder, AUTOENCODER_BATCH, autoencoder_epochs, _part(out, "autoencoder")),
-            (text, TEXT_BATCH, text_epochs, _part(out, "text_encoder")),
+        _fit_part(part, in_batches(data, size), passes, run, _part(out, name), name)
+        for part, size, passes, name in (
+            (autoencoder, AUTOENCODER_BATCH, autoencoder_epochs, "autoencoder"),
+            (text, TEXT_BATCH, text_epochs, "text_encoder"),
         )
     )
     module.vae.requires_grad_(False).eval()
@@ -86,6 +84,7 @@ def train_text_to_image(
     sketched = sketch(module, data, epochs=sketch_epochs, run=run, out=_part(out, "sketch"))
     if run.resume == "last":
         run = replace(run, resume=_last_if_begun(run, out))
+    log.info("training the U-Net and the text encoder")
     _, history = fit(module, data, epochs=epochs, run=run, out=out)
     return Histories(drawn, read, sketched, history)
 
@@ -104,11 +103,23 @@ def sketch(
     """
     module.begin_average()
     module.least_noise = 1 - _SKETCHED
-    run = replace(run, resume=_last_if_begun(run, out))
-    _, history = fit(module, data.saying_all(), epochs=epochs, run=run, out=out)
+    history = _fit_part(module, data.saying_all(), epochs, run, out, "sketch")
     module.least_noise = 0.0
     module.begin_average()
     return history
+
+
+def _fit_part(
+    module: LightningModule,
+    data: SceneData,
+    epochs: int,
+    run: RunOptions,
+    out: Path | None,
+    name: str,
+) -> History:
+    log.info("training the %s", name.replace("_", " "))
+    run = replace(run, resume=_last_if_begun(run, out))
+    return fit(module, data, epochs=epochs, run=run, out=out)[1]
 
 
 def in_batches(data: SceneData, size: int) -> SceneData:
