@@ -10,7 +10,7 @@ from semforge.calibration import calibrate, threshold_of
 from semforge.graph import LabelGraph
 from semforge.heads import GraphHead
 from semforge.inspector import Scores
-from semforge.judgement import Judgement, mean_by_group
+from semforge.judgement import NO_BETTER, Judgement, mean_by_group
 from semforge.pictures import judgement_sections, worst_faces
 
 GRAPH = LabelGraph.soft_or("fake", {"age": ["eye", "skin"], "pose": ["eye"]}, name="small")
@@ -108,6 +108,12 @@ def test_methods_are_judged_against_all_real_faces():
             expected = float(weighted_auc(odds[some], labels[some, 0] == 1))
             assert row["auc"] == pytest.approx(expected)
     assert "auc" not in rows["real"]
+
+
+def test_no_better_than_chance_is_said_aloud():
+    scores, labels = drawn()
+    said = [NO_BETTER in judge(made(k * scores, labels)).notes() for k in (1, 0, -1)]
+    assert said == [False, True, True]
 
 
 def test_one_class_is_said_aloud():

@@ -42,6 +42,7 @@ from cmdfd.teaching_saved import open_teacher
 
 CALIBRATION = "calibration.json"
 TRAINED = "{name}: THESE CLIPS MAY HAVE BEEN TRAINED ON (--split {split}): the numbers flatter"
+NO_BETTER = "NOT SHOWN TO BE BETTER THAN CHANCE: the AUC's interval does not clear 0.5"
 
 
 @dataclass(frozen=True)
@@ -329,6 +330,8 @@ def notes_of(
             yield TRAINED.format(name=name, split=one.split)
         if not found.both:
             yield f"{name}: ONLY ONE CLASS: AUC, EER and all that needs both are not defined (–)"
+        elif not found.measures[ALL]["auc"].low > 0.5:
+            yield f"{name}: {NO_BETTER}"
         lengths = found.separation(ALL)
         if lengths is None:
             yield f"{name}: the lengths of the files are not known, so not what they give away"

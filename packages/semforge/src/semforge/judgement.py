@@ -213,6 +213,8 @@ class Judgement:
             lines[0] += f", {unknown:,} unknown, which count for the other nodes alone"
         if not self.both:
             lines.append("ONLY ONE CLASS: AUC, EER and all that needs both are not defined (–)")
+        elif not self.faces["auc"].low > 0.5:
+            lines.append(NO_BETTER)
         p = float(torch.tensor(self.threshold, dtype=torch.double).sigmoid())
         chosen = "given, or fixed" if self.fixed else "chosen on the val split in training"
         lines.append(f"called fake from p = {p:.4g} on ({chosen})")
@@ -228,6 +230,7 @@ class Judgement:
         return lines
 
 
+NO_BETTER = "NOT SHOWN TO BE BETTER THAN CHANCE: the AUC's interval does not clear 0.5"
 _ERRORS = {
     "ece": "calibration error of p(fake)",
     "ece_calibrated": "calibration error, calibrated, classes weighed alike",
