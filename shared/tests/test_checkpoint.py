@@ -6,7 +6,14 @@ import pickle
 
 import pytest
 import torch
-from papercommons.checkpoint import load_weights, read_config, read_state_dict, save_model
+from papercommons.checkpoint import (
+    bounded_folder,
+    build_saved,
+    load_weights,
+    read_config,
+    read_state_dict,
+    save_model,
+)
 from papercommons.errors import DataError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -205,6 +212,69 @@ def test_weights_that_are_no_numbers_are_refused(value):
     state = network().state_dict()
     with pytest.raises(DataError, match=r"^x\.pt: 2\.weight holds values that are NaN or infinite"):
         load_weights(network(), state | {"2.weight": torch.full((2, 4), value)}, source="x.pt")
+
+
+def test_weights_of_another_kind_and_broken_statistics_are_refused():
+    state = network().state_dict()
+    for kind in (torch.int8, torch.complex64):
+        weight = torch.ones(2, 4, dtype=kind)
+        with pytest.raises(
+            DataError, match=r"other type 1 \(2\.weight torch.* instead of torch.fl"
+        ):
+            load_weights(network(), state | {"2.weight": weight}, source="x.pt")
+    broken = {"1.running_var": torch.full((4,), float("nan"))}
+    with pytest.raises(DataError, match=r"1\.running_var holds values that are NaN"):
+        load_weights(network(), state | broken, source="x.pt")
+    large = {"2.bias": torch.full((2,), 1e300, dtype=torch.float64)}  # infinite in float32
+    with pytest.raises(DataError, match=r"2\.bias holds values that are NaN or infinite"):
+        load_weights(network(), state | large, source="x.pt")
+
+
+def chain(layers=1, width=4):
+    return nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
+
+
+def test_a_saved_network_is_built_again(tmp_path):
+    saved = chain(2)
+    save_model(saved, tmp_path, {})
+    assert equal(build_saved(lambda: chain(2), tmp_path).state_dict(), saved.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"layers": 10**9}, "far larger than its file of weights"),
+        ({"width": 10**8}, "far larger than its file of weights"),
+        ({"width": 5}, "does not fit Sequential"),
+        ({"width": 2**40}, "config.json: "),
+        ({"width": -1}, "config.json: "),
+        ({"width": "4"}, "config.json: "),
+        ({"layers": [1]}, "config.json: "),
+    ],
+)
+def test_a_config_that_promises_another_network(tmp_path, sizes, message):
+    save_model(chain(), tmp_path, {})
+    with pytest.raises(DataError, match=message) as caught:
+        build_saved(lambda: chain(**sizes), tmp_path)
+    assert "\n" not in str(caught.value)
+    chain(layers=50, width=1000)  # the bound is gone
+
+
+def build_inside(folder, **sizes):
+    with bounded_folder(folder), torch.device("meta"):
+        chain(**sizes)
+
+
+def test_what_libraries_build_from_a_folder_is_bounded(tmp_path):
+    save_model(chain(), tmp_path / "unet", {})
+    build_inside(tmp_path, layers=3)
+    for large in ({"layers": 10**9}, {"width": 10**5}):
+        with pytest.raises(DataError, match="far larger"):
+            build_inside(tmp_path, **large)
+    build_inside("owner/name", width=10**5)
+    (tmp_path / "unet" / "config.json").write_text('{"layers_per_block": 1000000}')
+    with pytest.raises(DataError, match=r"layers_per_block must be at most 10,000, is 1000000"):
+        build_inside(tmp_path)
 
 
 def test_what_does_not_fit_changes_nothing():

@@ -281,7 +281,7 @@ def broken(kind):
 def test_broken_images(tmp_path, kind):
     path = tmp_path / "a.jpg"
     path.write_bytes(broken(kind))
-    with pytest.raises(DataError, match=r"a\.jpg: not a readable image \(.+\); remove it or pass"):
+    with pytest.raises(DataError, match=r"a\.jpg: not a readable image \(.+\); remove it, or pass"):
         read_image(path)
 
 

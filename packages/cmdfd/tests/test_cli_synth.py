@@ -49,8 +49,9 @@ def test_options_are_a_recipe():
     [
         (("--count", 0), "--count must be >= 1"),
         (("--kinds", "real,lipsnyc"), "lipsync"),
-        (("--kinds", "real"), "a real and a fake"),
-        (("--size", 33), "even"),
+        (("--kinds", "real"), "--kinds must have a real and a fake"),
+        (("--size", 33), "--size must be even"),
+        (("--seconds", "0,3"), "--seconds must be two numbers >= 1"),
         (("--seconds", "3"), "--seconds takes two numbers"),
         (("--people", 3), "people"),
         (("--val-fraction", 0.9), "--val-fraction and --test-fraction must be >= 0"),

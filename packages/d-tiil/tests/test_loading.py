@@ -247,7 +247,7 @@ def test_what_is_no_pipeline_is_named(tmp_path, folder):
         DTIILPipeline.from_pretrained(tmp_path / "none")
     shutil.copytree(folder, tmp_path / "broken")
     (tmp_path / "broken/unet/config.json").write_text("{")
-    with pytest.raises(DataError, match="broken: not a readable pipeline"):
+    with pytest.raises(DataError, match=r"broken/unet/config\.json: not readable JSON"):
         DTIILPipeline.from_pretrained(tmp_path / "broken")
     shutil.copytree(folder, tmp_path / "settings")
     (tmp_path / "settings/d_tiil.json").write_text('{"thresholds": 1}')
@@ -271,6 +271,24 @@ def test_a_folder_without_its_tokenizer(folder, tmp_path):
     shutil.rmtree(hostile / "tokenizer")
     with pytest.raises(DataError):
         DTIILPipeline.from_pretrained(hostile)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("unet", {"layers_per_block": 10**6}),
+        ("unet", {"block_out_channels": [8, 16, 10**4]}),
+        ("unet", {"sample_size": 10**6}),
+        ("vae", {"block_out_channels": [8, 10**4]}),
+        ("text_encoder", {"vocab_size": 10**9}),
+    ],
+)
+def test_a_folder_that_promises_a_huge_network(folder, tmp_path, part, change):
+    shutil.copytree(folder, tmp_path / "hostile")
+    config = tmp_path / "hostile" / part / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(DataError, match=r"must be at most 10,000|far larger than its file"):
+        DTIILPipeline.from_pretrained(tmp_path / "hostile")
 
 
 @pytest.mark.parametrize("steps", [10**9, 0, "x"])

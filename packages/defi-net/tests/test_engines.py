@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -184,6 +185,15 @@ def test_diffusers_makes_whole_pictures(pipeline):
     np.testing.assert_array_equal(made.photo, again.photo)
     other = engine(photo, mask, np.random.default_rng(1))
     assert (made.photo != other.photo).any()
+
+
+@pytest.mark.parametrize("change", [{"layers_per_block": 10**6}, {"cross_attention_dim": 10**7}])
+def test_a_pipeline_that_promises_a_huge_network(pipeline, tmp_path, change):
+    shutil.copytree(pipeline, tmp_path / "hostile")
+    config = tmp_path / "hostile" / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(DataError, match=r"must be at most 10,000|far larger than its file"):
+        open_engine(f"diffusers:{tmp_path / 'hostile'}", EngineOptions(steps=2))
 
 
 def test_code_in_a_pipelines_folder_is_not_run(tmp_path):

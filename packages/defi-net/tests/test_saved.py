@@ -61,6 +61,9 @@ def test_its_card_says_what_it_takes_and_where_it_ends(saved):
         ({"model": {"width": "4"}}, "config.json: "),
         ({"model": {"width": 10**9}}, "width must be 1 to 1024"),
         ({"model": {"backbone_options": {"planes": 10**6}}}, "must be 1 to 4096"),
+        ({"model": {"backbone_options": {"planes": 4096, "channels": [4096] * 4}}}, "far larger"),
+        ({"size": 10**9}, r"size must be in \[16, 4096\], got 1000000000"),
+        ({"size": "x"}, "size must be in"),
     ],
 )
 def test_a_broken_configuration_is_told_in_one_line(saved, change, message):

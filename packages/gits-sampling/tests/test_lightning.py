@@ -222,6 +222,9 @@ def test_a_saved_network_comes_back(tmp_path, trained):
         ('"gits-sampling"', '"x"', "expected gits-sampling, got 'x'"),
         ('"sigma_data"', '"sigma_dat"', "no entry sigma_data"),
         ('"width": 8', '"width": 16', "does not fit UNet"),
+        ('"width": 8', '"width": 80000', "far larger than its file of weights"),
+        ('"blocks": 1', '"blocks": 1000000000', "far larger"),
+        ('"width": 8', '"width": "8"', "config.json"),
         ('"sigma_data": 0.5', '"sigma_data": "x"', "config.json"),
     ],
 )
@@ -242,6 +245,11 @@ def test_other_files_are_no_networks(tmp_path):
     torch.save(state, tmp_path / "x.ckpt")
     with pytest.raises(DataError, match="given as an object"):
         load_network(tmp_path / "x.ckpt")
+    for options in ({"width": 80_000}, {"width": "8"}, [8]):
+        hyper = {"network": "unet", "network_options": options}
+        torch.save(state | {"hyper_parameters": hyper}, tmp_path / "x.ckpt")
+        with pytest.raises(DataError, match=r"x\.ckpt: "):
+            load_network(tmp_path / "x.ckpt")
     with pytest.raises(DataError, match=r"config\.json is missing"):
         load_network(tmp_path)
     with pytest.raises(ValueError, match="by name"):

@@ -56,6 +56,33 @@ def noise(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("unet/config.json", {"layers_per_block": 10**6}, "must be at most 10,000"),
+        ("unet/config.json", {"sample_size": "x"}, "says no sample_size"),
+        ("unet/config.json", {"sample_size": [8, 8, 8]}, "says no sample_size"),
+        ("unet/config.json", {"sample_size": [10**4, 10**5]}, "must be at most 10,000"),
+        ("unet/config.json", {"block_out_channels": [8, 10**4]}, "far larger than its file"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}, "must be in"),
+    ],
+)
+def test_a_folder_that_promises_too_much(tmp_path, file, change, message):
+    save_pipeline(tmp_path, diffusers.DDIMScheduler())
+    config = tmp_path / file
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(DataError, match=message):
+        load_denoiser(tmp_path)
+    if file.startswith("unet"):
+        with pytest.raises(DataError, match=message):
+            load_denoiser(tmp_path / "unet")
+
+
+def test_samples_of_too_many_values_are_refused():
+    with pytest.raises(DataError, match="has more than 134,217,728 values"):
+        load_denoiser("digits-gauss10", shape=(1, 10**5, 10**5))
+
+
 def test_code_in_a_models_folder_is_not_run(tmp_path):
     save_pipeline(tmp_path, diffusers.DDIMScheduler())
     index = json.loads((tmp_path / "model_index.json").read_text()) | {"unet": ["evil", "Evil"]}

@@ -211,6 +211,13 @@ def test_defects(listed, record, says, fatal):
         open_benchmark(path, strict=True)
 
 
+def test_a_picture_of_very_many_pixels_is_left_out(listed, tmp_path):
+    Image.new("1", (8000, 6000)).save(tmp_path / "large.png")
+    _, defects, benchmark = only(listed(GOOD | {"image_path": "large.png"}))
+    assert "8000 x 6000 pixels, more than 40,000,000; make it smaller" in defects[0]
+    assert not benchmark.usable
+
+
 def test_the_published_examples(shared_files):
     benchmark = open_benchmark(shared_files / "data/pie-bench/annotation_examples.json")
     assert len(benchmark) == 6

@@ -171,7 +171,7 @@ def test_what_is_no_pipeline_is_named(tmp_path, folder):
         MultiEditsPipeline.from_pretrained(tmp_path / "none")
     shutil.copytree(folder, tmp_path / "broken")
     (tmp_path / "broken/unet/config.json").write_text("{")
-    with pytest.raises(DataError, match="broken: not a readable pipeline"):
+    with pytest.raises(DataError, match=r"broken/unet/config\.json: not readable JSON"):
         MultiEditsPipeline.from_pretrained(tmp_path / "broken")
 
 
@@ -194,6 +194,17 @@ def test_code_behind_a_link_is_not_run(folder, tmp_path):
     (hostile / "more").symlink_to(elsewhere)
     with pytest.raises(DataError, match=r"evil\.py: a model's folder must hold no Python file"):
         MultiEditsPipeline.from_pretrained(hostile)
+
+
+@pytest.mark.parametrize(
+    "change", [{"layers_per_block": 10**6}, {"cross_attention_dim": 10**7}, {"sample_size": 10**6}]
+)
+def test_a_folder_that_promises_a_huge_network(folder, tmp_path, change):
+    shutil.copytree(folder, tmp_path / "hostile")
+    config = tmp_path / "hostile" / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(DataError, match=r"must be at most 10,000|far larger than its file"):
+        MultiEditsPipeline.from_pretrained(tmp_path / "hostile")
 
 
 @pytest.mark.parametrize("steps", [10**9, 0, "x"])

@@ -166,9 +166,13 @@ def test_a_saved_network_comes_back(saved):
     [
         ('"nlran"', '"nlrann"', "unknown network"),
         ('"model": "nlran"', '"model": 5', "config.json"),
-        ('"window"', '"windows"', "windows"),
+        ('"window"', '"windows"', "no entry window"),
         ('"classes"', '"names"', "no entry classes"),
         ('"tiny"', '"base"', "does not fit NLRAN"),
+        ('"tiny"', '"tiny", "last_units": 1000000', "far larger than its file of weights"),
+        ('"max_slices"', '"slices"', "preparation: no entry max_slices"),
+        ("16,", "1000000,", "preparation: size must be whole and at most 1024"),
+        ('"a"', "3", "expected a list of names"),
     ],
 )
 def test_a_saved_network_of_another_kind_is_refused(saved, before, after, message):

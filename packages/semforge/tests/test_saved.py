@@ -54,6 +54,7 @@ def test_it_must_be_made_for_the_graph_in_use(saved):
     [
         ({"backbone": "tinny"}, "unknown backbone"),
         ({"backbone": 5}, "no attribute dim"),
+        ({"backbone": "vit_giant_patch14_clip_224"}, "far larger than its file of weights"),
         ({"graph": "/etc/passwd"}, "graph: expected an object"),
         ({"graph": {"nodes": ["a"], "any_child": {"a": ["b"]}}}, "unknown node 'b'"),
         ({"graph": LabelGraph.ffsc().to_dict()}, "does not fit SemForgeNet"),

@@ -9,19 +9,28 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from papercommons.errors import DataError, reason
 from papercommons.files import atomic_path, write_json
+from papercommons.model_folders import check_model_folder
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+_STATISTICS = ("running_mean", "running_var")  # of batch norm
+_WEIGHT_FILES = frozenset((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))
+_SPARE = 20_000_000  # values, of layers that are built and then replaced
+_EACH = 10_000  # values that building a parameter counts for, however few it holds
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def read_state_dict(path: str | Path, *, part: str | None = None) -> dict[str, Tensor]:
@@ -141,12 +150,18 @@ def _fitting(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> d
         for name in own
         if name in weights and weights[name].shape != own[name].shape
     ]
+    other_types = [
+        f"{name} {weights[name].dtype} instead of {own[name].dtype}"
+        for name in own
+        if name in weights and weights[name].is_floating_point() != own[name].is_floating_point()
+    ]
     problems = [
         f"{label} {len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
         for label, names in (
             ("missing", [name for name in own if name not in weights]),
             ("unexpected", [name for name in weights if name not in own]),
             ("other shape", differing),
+            ("other type", other_types),
         )
         if names
     ]
@@ -155,12 +170,87 @@ def _fitting(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> d
             f"{source}: does not fit {type(module).__name__}: {'; '.join(problems)}; "
             "check the model's name and the number of classes"
         )
-    if odd := [name for name, _ in module.named_parameters() if not weights[name].isfinite().all()]:
+    parameters = {name for name, _ in module.named_parameters()}
+    finite = [n for n in weights if n in parameters or n.endswith(_STATISTICS)]
+    if odd := [n for n in finite if not weights[n].to(own[n].dtype).isfinite().all()]:
         raise DataError(
             f"{source}: {odd[0]} holds values that are NaN or infinite, so the network gives no "
             "answer; train it again or take another checkpoint"
         )
     return weights
+
+
+@contextmanager
+def bounded_network(size: int, *, source: str | Path) -> Iterator[None]:
+    """Stop the building of networks, in this context, far larger than the file of their weights.
+
+    Args:
+        size: of the file, bytes.
+        source: where the network is described, for the message.
+
+    Raises:
+        DataError: the networks built have more than four values per byte, and some to spare.
+    """
+    left = 4 * size + _SPARE  # four-bit weights are two to a byte, and built before they are read
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        left -= parameter.numel() + _EACH
+        if left < 0:
+            raise DataError(
+                f"{source}: config.json describes a network far larger than its file of weights "
+                f"({size:,} bytes); give them as they were saved together"
+            )
+
+    handle = register_module_parameter_registration_hook(count)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def bounded_folder(source: str | Path) -> Iterator[None]:
+    """Check a model's folder, and be `bounded_network` by all files of weights in it.
+
+    Args:
+        source: folder that a library is about to read, or a hub id, which is not bounded.
+
+    Raises:
+        DataError: see `papercommons.model_folders.check_model_folder` and `bounded_network`.
+    """
+    if not Path(source).is_dir():
+        yield
+        return
+    check_model_folder(source)
+    files = [path for path in Path(source).rglob("*") if path.suffix in _WEIGHT_FILES]
+    with bounded_network(sum(path.stat().st_size for path in files), source=source):
+        yield
+
+
+def build_saved(make: Callable[[], M], folder: str | Path, *, part: str | None = None) -> M:
+    """Return a network with the weights of a folder; sizes that these do not have take no memory.
+
+    Args:
+        make: the network that config.json describes.
+        folder: with model.safetensors.
+        part: see `read_state_dict`.
+
+    Raises:
+        DataError: config.json or weights are broken, or do not fit each other.
+    """
+    weights, source = read_state_dict(folder, part=part), str(folder)
+    try:
+        size = sum(weight.nbytes for weight in weights.values())
+        with bounded_network(size, source=source), torch.device("meta"):
+            check_weights(make(), weights, source=source)
+        network = make()
+    except DataError:
+        raise
+    except Exception as error:  # networks fail in many ways on sizes that are none
+        raise DataError(f"{folder}/config.json: {reason(error)}") from error
+    load_weights(network, weights, source=source)
+    return network
 
 
 def save_model(module: nn.Module, folder: str | Path, config: Mapping[str, Any]) -> Path:

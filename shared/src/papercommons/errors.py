@@ -44,9 +44,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
         >>> nearest("resnet9", ["resnet8", "vgg8"])
         '; did you mean resnet8?'
     """
-    scores = {
-        known: difflib.SequenceMatcher(None, name.lower(), known.lower()).ratio() for known in names
-    }
+    matcher, scores = difflib.SequenceMatcher(b=name.lower()), {}
+    for known in names:
+        matcher.set_seq1(known.lower())
+        if matcher.real_quick_ratio() >= 0.6 <= matcher.quick_ratio():  # bounds of ratio, and quick
+            scores[known] = matcher.ratio()
     least = max(0.6, 0.9 * max(scores.values(), default=0.0))
     close = sorted((n for n in scores if scores[n] >= least), key=lambda n: -scores[n])[:3]
     return f"; did you mean {' or '.join(close)}?" if close else ""

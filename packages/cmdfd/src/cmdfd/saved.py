@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from papercommons.checkpoint import load_weights, read_config, read_state_dict, save_model
-from papercommons.errors import DataError, reason
+from papercommons.checkpoint import build_saved, read_config, save_model
+from papercommons.errors import DataError
 from papercommons.files import find_saved, write_text
 from papercommons.versions import installed_version
 
@@ -63,9 +63,4 @@ def load_network(path: str | Path) -> tuple[CMDFDNet, dict[str, Any]]:
     config = read_config(folder, package=PACKAGE, entries=("model",))
     if "classes" in config:
         raise DataError(f"{folder}: a teacher of cmdfd-teach; give a network of cmdfd-train")
-    try:
-        net = build_net(config["model"])
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"{folder}/config.json: {reason(error)}") from error
-    load_weights(net, read_state_dict(folder), source=str(folder))
-    return net.eval(), config
+    return build_saved(lambda: build_net(config["model"]), folder).eval(), config

@@ -114,6 +114,9 @@ def recipe_of(
         size: side of the pictures.
         seed: of everything.
         options: the rest.
+
+    Raises:
+        ValueError: see `cmdfd.corpus.Recipe`, by the names of the options.
     """
     values: dict[str, Any] = asdict(options)
     unseen = UNSEEN_KINDS if options.unseen is None else options.unseen
@@ -121,9 +124,14 @@ def recipe_of(
     values["unseen"] = () if list(unseen) == ["none"] else tuple(cast(list[Kind], unseen))
     for name, usual in (("seconds", (2.0, 4.0)), ("quality", (18, 28))):
         values[name] = usual if values[name] is None else tuple(values[name])
-    return Recipe(
-        count=count, kinds=tuple(cast(list[Kind], chosen)), size=size, seed=seed, **values
-    )
+    try:
+        return Recipe(
+            count=count, kinds=tuple(cast(list[Kind], chosen)), size=size, seed=seed, **values
+        )
+    except ValueError as error:
+        name, space, rule = str(error).partition(" ")
+        option = f"--{name.replace('_', '-')}" if name in Recipe.__annotations__ else name
+        raise ValueError(option + space + rule) from None
 
 
 def examples(folder: Path) -> Section:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from papercommons.checkpoint import bounded_folder
 from papercommons.errors import DataError, reason
 from PIL import Image
 from torch import Tensor
@@ -47,7 +48,10 @@ class ClipModel:
         try:
             if (folder / "open_clip_config.json").is_file():
                 return _open_clip(folder, device)
-            return _transformers(source, device)
+            with bounded_folder(source):
+                return _transformers(source, device)
+        except DataError:
+            raise
         except ImportError as error:
             raise DataError(
                 f"{source}: needs open_clip; pip install 'd-tiil[open-clip]'"

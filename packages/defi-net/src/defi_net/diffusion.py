@@ -56,6 +56,7 @@ class DiffusersEngine:
 
     def __init__(self, folder: str, options: EngineOptions) -> None:
         import diffusers
+        from papercommons.checkpoint import bounded_folder
 
         index = read_index(folder)
         name = index["_class_name"]
@@ -73,10 +74,13 @@ class DiffusersEngine:
             if part.startswith(_OPTIONAL) and index.get(part) in (None, [None, None])
         }
         try:
-            self.pipeline = kind.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, **absent
-            ).to(options.device)
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            with bounded_folder(folder):
+                self.pipeline = kind.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, **absent
+                ).to(options.device)
+        except DataError:
+            raise
+        except Exception as error:  # readers fail in many ways on what is broken
             raise DataError(f"{folder}: cannot be loaded as a {name} ({reason(error)})") from None
         self.pipeline.set_progress_bar_config(disable=True)
         self.options = options

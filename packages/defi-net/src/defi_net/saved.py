@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from papercommons.checkpoint import load_weights, read_config, read_state_dict, save_model
-from papercommons.errors import DataError, reason
+from papercommons.checkpoint import build_saved, read_config, save_model
+from papercommons.errors import DataError
 from papercommons.files import find_saved, write_text
 from papercommons.versions import installed_version
 
@@ -14,6 +14,7 @@ from defi_net.model import DeFINet
 from defi_net.official import load_official
 from defi_net.options import PACKAGE
 
+MAX_SIZE = 4096  # pixels of a side
 LIMITS = (
     "It finds traces of the kinds of inpainting it was trained on; other methods, strong "
     "compression or resizing hide them, and textures of an untouched photo can look like them. A "
@@ -69,9 +70,8 @@ def load_network(path: str | Path) -> tuple[DeFINet, dict[str, Any]]:
         return model, {"model": model.config}
     folder = find_saved(path)
     config = read_config(folder, package=PACKAGE, entries=("model",))
-    try:
-        model = DeFINet(**{**config["model"], "pretrained": False})
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{folder}/config.json: {reason(error)}") from error
-    load_weights(model, read_state_dict(folder), source=str(folder))
+    size = config.get("size")  # no entry where nothing was trained
+    if size is not None and (type(size) is not int or not 16 <= size <= MAX_SIZE):
+        raise DataError(f"{folder}/config.json: size must be in [16, {MAX_SIZE}], got {size!r}")
+    model = build_saved(lambda: DeFINet(**{**config["model"], "pretrained": False}), folder)
     return model.eval(), config

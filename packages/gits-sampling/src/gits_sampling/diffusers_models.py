@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from papercommons.checkpoint import bounded_folder
 from papercommons.errors import DataError, missing_library, nearest, reason
 from papercommons.files import refuse_code
+from papercommons.model_folders import check_config
 from torch import Tensor, nn
 
 from gits_sampling.adapters import (
@@ -173,7 +175,8 @@ def _parts(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Any]:
     diffusers.utils.logging.disable_progress_bar()
     try:
         if (folder / "model_index.json").is_file():
-            pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folder), **options)
+            with bounded_folder(folder):
+                pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folder), **options)
             pipeline.set_progress_bar_config(disable=True)
             network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
             if network is not None:
@@ -182,7 +185,8 @@ def _parts(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Any]:
             raise DataError(f"{folder}: a {type(pipeline).__name__} has no network that denoises")
         name = str(_read(folder / "config.json").get("_class_name"))
         _check_class(folder, name)
-        network = getattr(diffusers, name).from_pretrained(str(folder), **options)
+        with bounded_folder(folder):
+            network = getattr(diffusers, name).from_pretrained(str(folder), **options)
         return network, scheduler_beside(diffusers, folder), None
     except DataError:
         raise
@@ -212,6 +216,7 @@ def scheduler_beside(diffusers: Any, folder: Path) -> Any:
         config = _read(place / "scheduler_config.json")
         kind = getattr(diffusers, str(config.get("_class_name")), None)
         if kind is not None:
+            check_config(place / "scheduler_config.json")
             return kind.from_config(config)
     return None
 
@@ -284,10 +289,13 @@ def _range(denoiser: Any, scheduler: Any, kind: str) -> tuple[float, float]:
 
 def _shape(folder: Path, network: Any) -> tuple[int, ...]:
     size, channels = network.config.get("sample_size"), network.config.get("in_channels")
-    if size is None or channels is None:
-        raise DataError(f"{folder}: the network's config.json says no sample_size; add it")
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(channels), int(height), int(width)
+    sides = (size, size) if isinstance(size, int) else tuple(size or ())
+    if len(sides) != 2 or not all(isinstance(side, int) for side in (*sides, channels)):
+        raise DataError(
+            f"{folder}: the network's config.json says no sample_size (one side, or two) or no "
+            "in_channels; add them"
+        )
+    return channels, *sides
 
 
 def _bind(

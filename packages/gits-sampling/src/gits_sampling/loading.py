@@ -22,6 +22,7 @@ BUILT_IN: dict[str, Callable[[], nn.Module]] = {
     "digits-empirical": digits_empirical,
     "digits-gauss10": digits_gauss10,
 }
+MOST_VALUES = 1 << 27  # of a sample
 DIGITS_RANGE = (0.002, 80.0)  # sigma of section 7.2
 
 
@@ -261,6 +262,10 @@ def _checked(loaded: Loaded, found: _Found) -> Loaded:
             raise DataError(f"{source}: {name} must be within the model's {bound:g}, got {value:g}")
     if not loaded.shape or any(type(n) is not int or n < 1 for n in loaded.shape):
         raise DataError(f"{source}: shape must be integers >= 1, got {loaded.shape}")
+    if math.prod(loaded.shape) > MOST_VALUES:
+        raise DataError(
+            f"{source}: a sample of shape {loaded.shape} has more than {MOST_VALUES:,} values"
+        )
     if not loaded.dtype.is_floating_point:
         raise DataError(f"{source}: dtype must be floating-point, got {loaded.dtype}")
     return loaded

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.checkpoint import (
-    load_weights,
+    bounded_network,
+    build_saved,
+    check_weights,
     read_config,
-    read_state_dict,
     read_torch_file,
     save_model,
 )
@@ -18,6 +19,7 @@ from papercommons.versions import installed_version
 from gits_sampling.lightning import GITSModule
 from gits_sampling.options import PACKAGE
 from gits_sampling.schedule import Schedule
+from gits_sampling.unet import create_network
 
 _SETTINGS = (
     "shape",
@@ -68,13 +70,14 @@ def load_network(path: str | Path) -> GITSModule:
     config = read_config(path, package=PACKAGE, entries=("network", *_SETTINGS))
     if not isinstance(config["network"], str):
         raise DataError(f"{path}/config.json: network must be a name, got {config['network']!r}")
+    sizes = [config[key] for key in ("shape", "num_classes", "network_options")]
+    saved = build_saved(lambda: create_network(config["network"], *sizes), path)
     try:
         module = GITSModule(config["network"], **{key: config[key] for key in _SETTINGS})
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise DataError(f"{path}/config.json: {reason(error)}") from error
-    weights = read_state_dict(path)
     for network in (module.average, module.network):
-        load_weights(network, weights, source=str(path))
+        network.load_state_dict(saved.state_dict())
     if (path / "schedule.json").is_file():
         module.schedule = Schedule.load(path / "schedule.json")
     return module.eval()
@@ -91,7 +94,11 @@ def _load_checkpoint(path: Path) -> GITSModule:
             "GITSModule.load_from_checkpoint(path, network=...)"
         )
     try:
-        module = GITSModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        with bounded_network(path.stat().st_size, source=path):
+            module = GITSModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
+    except Exception as error:  # what is not as it should be fails in many ways
         raise DataError(f"{path}: {reason(error)}") from error
+    check_weights(module.average, module.average.state_dict(), source=str(path))
     return module.eval()

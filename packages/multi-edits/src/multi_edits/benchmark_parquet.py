@@ -13,6 +13,7 @@ from papercommons.data.images import read_image
 from papercommons.errors import DataError, missing_library, reason
 
 MAX_IMAGE_BYTES = 100_000_000
+MAX_PIXELS = 40_000_000
 MAX_ROWS = 100_000
 MAX_GROUP_BYTES = 1 << 30  # of the rows that a file keeps together, unpacked
 _ORIENTATION = 0x0112  # of EXIF
@@ -153,7 +154,7 @@ def image_size(file: Any, name: str) -> tuple[int, int]:
         name: for the message.
 
     Raises:
-        DataError: missing, or not an image.
+        DataError: missing, not an image, or more than 40 million pixels.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -163,7 +164,14 @@ def image_size(file: Any, name: str) -> tuple[int, int]:
         with Image.open(file) as image:
             in_header = image.format != "PNG" or "exif" in image.info  # else it is decoded for it
             turned = in_header and image.getexif().get(_ORIENTATION, 1) in _TURNED
-            return (image.width, image.height) if turned else (image.height, image.width)
+            width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise DataError(
+                f"{name}: {width} x {height} pixels, more than {MAX_PIXELS:,}; make it smaller"
+            )
+        return (width, height) if turned else (height, width)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{name}: no such file") from None
     except Exception as error:  # decoders fail in many ways on what is broken

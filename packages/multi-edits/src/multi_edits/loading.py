@@ -11,10 +11,10 @@ from typing import Any
 
 from papercommons.errors import DataError, reason
 from papercommons.files import refuse_code
+from papercommons.model_folders import check_model_folder
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 MOST_TOKENS = 10_000  # of a prompt; a tokenizer without files knows no end
-MOST_STEPS = 100_000  # of the noise: tables of that length are made
 PREDICTIONS = ("epsilon", "v_prediction")
 
 
@@ -37,16 +37,12 @@ def check_model(source: str | Path) -> None:
             f"{source}: no model_index.json; pass a folder that a pipeline's save_pretrained wrote"
         )
     refuse_code(folder)
+    check_model_folder(folder)
     _check_index(source, _read_config(folder / "model_index.json"))
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
         config = _read_config(scheduler)
         _check_prediction(source, config.get("prediction_type", "epsilon"))
-        steps = config.get("num_train_timesteps", 1000)
-        if type(steps) is not int or not 0 < steps <= MOST_STEPS:
-            raise DataError(
-                f"{scheduler}: num_train_timesteps must be in [1, {MOST_STEPS:,}], is {steps!r}"
-            )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -75,6 +71,7 @@ def load_parts(source: str | Path, *, dtype: Any = None, **options: Any) -> dict
         StableDiffusionPipeline,
         StableDiffusionXLPipeline,
     )
+    from papercommons.checkpoint import bounded_folder
 
     check_model(source)
     if importlib.util.find_spec("accelerate") is None:
@@ -90,9 +87,11 @@ def load_parts(source: str | Path, *, dtype: Any = None, **options: Any) -> dict
     if kind is StableDiffusionPipeline:
         left_out |= {"safety_checker": None, "requires_safety_checker": False}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), bounded_folder(source):
             warnings.simplefilter("ignore", FutureWarning)  # newer versions call it dtype
             stock = kind.from_pretrained(str(source), torch_dtype=dtype, **left_out, **options)
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{source}: not a readable pipeline ({reason(error)})") from error
     parts = {name: getattr(stock, name, None) for name in PARTS}

@@ -79,7 +79,7 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         DataError: missing, broken, or not this package's.
     """
-    from papercommons.checkpoint import load_weights, read_config, read_state_dict
+    from papercommons.checkpoint import build_saved, read_config
     from papercommons.errors import DataError, reason
     from papercommons.files import find_saved
 
@@ -88,11 +88,10 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     folder = find_saved(path)
     config = read_config(folder, package=PACKAGE, entries=ENTRIES)
     try:
-        network = create_model(config["model"], config["num_classes"])
         _check_input(config)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise DataError(f"{folder}/config.json: {reason(error)}") from error
-    load_weights(network, read_state_dict(folder), source=str(folder))
+    network = build_saved(lambda: create_model(config["model"], config["num_classes"]), folder)
     return network.eval(), config
 
 

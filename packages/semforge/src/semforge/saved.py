@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from papercommons.checkpoint import load_weights, read_config, read_state_dict, save_model
-from papercommons.errors import DataError, reason
+from papercommons.checkpoint import build_saved, read_config, save_model
+from papercommons.errors import DataError
 from papercommons.files import find_saved, write_text
 from papercommons.versions import installed_version
 
@@ -87,16 +87,12 @@ def load_network(
     config = read_config(folder, package=PACKAGE, entries=_NEEDED)
     if not isinstance(config["graph"], dict):
         raise DataError(f"{folder}/config.json: graph: expected an object with nodes and rules")
-    try:
-        net = SemForgeNet(**{key: config[key] for key in _NEEDED})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder}/config.json: {reason(error)}") from error
+    net = build_saved(lambda: SemForgeNet(**{key: config[key] for key in _NEEDED}), folder)
     if graph is not None and not _same_labels(net.graph, graph):
         raise DataError(
             f"{folder}: made for the graph {net.graph.name} with nodes {', '.join(net.nodes)}; "
             f"its rules or nodes differ from those of {graph.name}; give the graph it was made for"
         )
-    load_weights(net, read_state_dict(folder), source=str(folder))
     return net.eval(), config
 
 

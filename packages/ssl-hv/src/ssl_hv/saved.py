@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from papercommons.checkpoint import (
-    check_weights,
-    load_weights,
-    read_config,
-    read_state_dict,
-    save_model,
-)
-from papercommons.errors import DataError, reason
+from papercommons.checkpoint import build_saved, read_config, save_model
 from papercommons.files import write_text
 from papercommons.versions import installed_version
 from torch import nn
 
 from ssl_hv.encoders import create_encoder
 from ssl_hv.options import PACKAGE
-
-M = TypeVar("M", bound=nn.Module)
 
 CARD = """# Encoder of handwritten words: {encoder}, pre-trained with {method}
 
@@ -77,27 +66,3 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         lambda: create_encoder(config["encoder"], **config["encoder_options"]), folder, part=part
     )
     return encoder.eval(), config
-
-
-def build_saved(make: Callable[[], M], folder: Path, *, part: str | None = None) -> M:
-    """Return a network with the weights of a folder; sizes that these do not have take no memory.
-
-    Args:
-        make: the network that config.json describes.
-        folder: with model.safetensors.
-        part: see `papercommons.checkpoint.read_state_dict`.
-
-    Raises:
-        DataError: config.json or weights are broken, or do not fit each other.
-    """
-    weights, source = read_state_dict(folder, part=part), str(folder)
-    try:
-        with torch.device("meta"):
-            check_weights(make(), weights, source=source)
-        network = make()
-    except DataError:
-        raise
-    except Exception as error:  # networks fail in many ways on sizes that are none
-        raise DataError(f"{folder}/config.json: {reason(error)}") from error
-    load_weights(network, weights, source=source)
-    return network

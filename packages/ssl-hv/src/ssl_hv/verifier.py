@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from papercommons.checkpoint import read_config, save_model
+from papercommons.checkpoint import build_saved, read_config, save_model
 from papercommons.errors import DataError
 from papercommons.files import find_saved, write_text
 from papercommons.versions import installed_version

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from papercommons.checkpoint import bounded_folder
 from papercommons.cli import show_progress
 from papercommons.errors import DataError, missing_library, reason
+from papercommons.model_folders import check_model_folder
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -145,6 +147,7 @@ def _base_of(adapter: Path) -> str:
 def _configuration(base: str) -> Any:
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
+    check_model_folder(base)
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     except Exception as error:  # of many kinds: no network, gated, broken JSON, unknown model
@@ -190,13 +193,16 @@ def _weights(base: str, options: dict[str, Any]) -> Any:
 
     load: Any = AutoModelForImageTextToText.from_pretrained
     try:
-        model, found = load(
-            base,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-        )
+        with bounded_folder(base):
+            model, found = load(
+                base,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
+    except DataError:
+        raise
     except Exception as error:  # readers fail in many ways on what is broken
         raise DataError(f"{base}: the weights cannot be read ({reason(error)})") from error
     if missing := sorted(found["missing_keys"]):

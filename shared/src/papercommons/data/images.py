@@ -29,6 +29,7 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff",
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS starts Ghostscript
 MAX_PIXELS = 170_000_000  # below Pillow's own limit
 MAX_LABEL = 1_000_000
+_ADVICE = "pass --skip-bad where the command has it"
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SPLITS |= {"val": "val", "valid": "val", "validation": "val"}
 
@@ -183,13 +184,13 @@ def read_image(path: str | Path, *, convert: Callable[[Any], Any] | None = None)
         why = "not in a format that Pillow knows"
     except Image.DecompressionBombError:
         raise DataError(
-            f"{path}: has more than {MAX_PIXELS:,} pixels; make it smaller or pass --skip-bad"
+            f"{path}: has more than {MAX_PIXELS:,} pixels; make it smaller, or {_ADVICE}"
         ) from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # decoders fail in many ways on what is broken
         why = (error.strerror if isinstance(error, OSError) else None) or reason(error)
-    raise DataError(f"{path}: not a readable image ({why}); remove it or pass --skip-bad")
+    raise DataError(f"{path}: not a readable image ({why}); remove it, or {_ADVICE}")
 
 
 def _upright_rgb(image: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from papercommons.checkpoint import bounded_folder
 from papercommons.errors import DataError, reason
 
 
@@ -45,8 +46,10 @@ def load_part(kind: Any, source: str | Path, **options: Any) -> Any:
     if not folder.is_dir() and (folder.is_absolute() or str(source).count("/") != 1):
         raise DataError(f"{source}: no such folder, and not a hub id (owner/name)")
     try:
-        with _quiet_transformers():
+        with _quiet_transformers(), bounded_folder(source):
             return kind.from_pretrained(str(source), **options)
+    except DataError:
+        raise
     except Exception as error:  # readers fail in many ways on what is broken
         raise DataError(
             f"{source}: not a readable {kind.__name__} of transformers ({reason(error)})"
