@@ -255,10 +255,6 @@ def test_out_must_be_a_folder(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="--out must be a folder, this is a file"):
         check_out(str(tmp_path / "file"))
-    with pytest.raises(DataError, match="--out is empty"):
-        check_out("", overwrite=True)
-    with pytest.raises(OSError, match="file"):
-        prepare_out(str(tmp_path / "file" / "run"), {})
 
 
 def test_other_processes_do_nothing(begun, monkeypatch):

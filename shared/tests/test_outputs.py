@@ -1,16 +1,18 @@
-"""Tests of the names and notes of outputs, and of what a saved network is known by."""
+"""Tests of the names and notes of outputs, of what a saved network is known by, and its folder."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from papercommons.errors import DataError
-from papercommons.files import hash_saved, hash_texts, name_outputs, read_note
+from papercommons.files import hash_saved, hash_texts, name_outputs, read_note, write_text
+from papercommons.text_to_image.module import save_pipeline
 
 
 @pytest.fixture
@@ -93,3 +95,25 @@ def test_a_file_of_weights_is_known_by_what_it_holds(tmp_path):
     assert hash_saved(file) != before
     with pytest.raises(DataError):
         hash_saved(tmp_path / "none")
+
+
+def test_a_model_that_is_replaced_is_never_half_there(tmp_path, monkeypatch):
+    def pipeline(text):
+        def write(folder):
+            for name in ("model_index.json", "weights"):
+                write_text(folder / name, text)
+
+        return SimpleNamespace(save_pretrained=write)
+
+    def die(folder, **_):
+        (Path(folder) / "model_index.json").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    folder = save_pipeline(pipeline("old"), tmp_path / "model")
+    monkeypatch.setattr("shutil.rmtree", die)
+    with pytest.raises(KeyboardInterrupt):
+        save_pipeline(pipeline("new"), folder)
+    monkeypatch.undo()
+    assert {path.read_text() for path in folder.iterdir()} == {"new"}
+    save_pipeline(pipeline("newer"), folder)
+    assert {path.read_text() for path in folder.iterdir()} == {"newer"}

@@ -111,6 +111,13 @@ def test_an_engine_names_its_extra(call, photos, tmp_path, capsys, monkeypatch):
     assert 'pip install "defi-net[diffusers]"' in capsys.readouterr().err
 
 
+def test_out_is_checked_before_anything_is_loaded(call, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "defi_net.synthesizing", None)
+    (tmp_path / "file").touch()
+    assert call("synth", "--images", photos, "--out", tmp_path / "file") == 2
+    assert "--out must be a folder, this is a file" in capsys.readouterr().err
+
+
 def test_a_pipeline_that_does_not_inpaint(call, photos, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     pytest.importorskip("diffusers")

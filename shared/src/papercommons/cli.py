@@ -25,6 +25,7 @@ from papercommons.arguments import build_parser, call, parse_arguments
 from papercommons.checks import check_at_least, check_seed
 from papercommons.errors import DataError, one_line, reason
 from papercommons.files import is_first_process
+from papercommons.places import release
 
 __all__ = [
     "SECONDS_BETWEEN_LINES",
@@ -213,6 +214,8 @@ def run_command(
         hint = "" if debug else " (--debug shows where)"
         print(f"{prog}: failed: {_failure(error)}{hint}", file=sys.stderr)
         return 1
+    finally:
+        release()
     return 0
 
 

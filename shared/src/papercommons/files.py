@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from papercommons.errors import DataError
+from papercommons.places import check_place, hold
 
 
 def is_first_process() -> bool:
@@ -39,7 +40,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -99,6 +102,7 @@ def prepare_out(
 
     A run is never written over unasked, and never resumed with other settings than it began with.
     What is in the sub-folder ``cache`` can be made again and is kept.
+    The folder is kept for this process, see `papercommons.places.hold`.
     In any but the first of several processes nothing is done.
 
     Args:
@@ -112,7 +116,8 @@ def prepare_out(
 
     Raises:
         DataError: the folder is not empty and neither `resume` nor `overwrite` is given, it holds
-            something else than a run, there is nothing to resume, or settings differ.
+            something else than a run, there is nothing to resume, settings differ, or another
+            process writes there.
     """
     folder = Path(out)
     if not is_first_process():
@@ -122,9 +127,12 @@ def prepare_out(
     read = {name: given.pop(name) for name in inputs if name in given}
     note = f"{_INPUTS_MARK}{json.dumps(read)}\n" if read else ""
     text = _RUN_MARK + note + yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    hold(folder)
+    check_out(out, resume=resume, overwrite=overwrite)  # another process may have been quicker
     if resume not in (None, False):
         _check_resumed(folder / "config.yaml", _parse_run(text), set(may_change))
-    elif folder.exists():
+    else:
         _empty(folder)
     write_text(folder / "config.yaml", text)
     return folder
@@ -148,15 +156,12 @@ def check_out(
         keep: what the command reads: emptying `out` must not take a file or folder of that name.
 
     Raises:
-        DataError: `keep` would be lost, or see `prepare_out`.
+        DataError: nothing can be written there, `keep` would be lost, or see `prepare_out`.
     """
     folder = Path(out)
     if not is_first_process():
         return
-    if not out:
-        raise DataError("--out is empty; give the path of a folder")
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{out}: --out must be a folder, this is a file; choose another")
+    check_place(out, folder)
     lost, kept = folder.resolve(), folder.resolve() / "cache"
     for needed in _existing(keep) if overwrite else ():
         place = needed.resolve()
@@ -192,8 +197,12 @@ def check_file_out(
         keep: what the command reads: `out` must not replace such a file, or one in such a folder.
 
     Raises:
-        DataError: `out` is there and `overwrite` is not given, or `keep` would be lost.
+        DataError: nothing can be written there, `out` is there and `overwrite` is not given, or
+            `keep` would be lost.
     """
+    check_place(out, Path(out).parent)
+    if Path(out).is_dir():
+        raise DataError(f"{out}: --out must be a file, this is a folder; choose another")
     if not Path(out).exists():
         return
     if not overwrite:

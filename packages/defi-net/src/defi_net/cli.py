@@ -79,6 +79,8 @@ def synth(
     check_at_least(1, per_image=per_image)
     check_at_least(0, num_workers=num_workers)
     check_held_out(val_fraction, test_fraction)
+    keep = [*images, what.mask_folder]
+    check_out(out, resume=resume, overwrite=overwrite, go_on="--resume", keep=keep)
     from defi_net.synthesizing import make_recipe, synthesize_pictures
 
     recipe = make_recipe(what, pictures, seed)

@@ -3,7 +3,8 @@
 Needs the extra ``papercommons[video]``. Frames are chosen by their times, never by their count:
 at a fixed rate, frame k is the decoded one whose time is nearest to k / fps, or the one still shown
 then where a file leaves equal pictures out. So a file whose stated rate is wrong, or varies, stays
-in step with its sound. Pictures are turned upright as the file asks; pixels that are not square stay as stored.
+in step with its sound. Pictures are turned upright as the file asks; pixels that are not square
+stay as stored.
 """
 
 from __future__ import annotations

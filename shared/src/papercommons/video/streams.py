@@ -191,13 +191,17 @@ def open_stream(path: str | Path, kind: Kind) -> Iterator[Stream]:
 def _stated_seconds(container: InputContainer, stream: Any) -> float | None:
     if container.format.name.partition(",")[0] not in STATING:
         return None
+    rate = stream.average_rate if stream.type == "video" else None
+    if container.format.name == "avi" and rate and stream.frames:
+        return float(stream.frames / rate)  # the duration is guessed from the size
     if stream.duration:
         return float(stream.duration * stream.time_base)
     try:
         hours, minutes, seconds = map(float, stream.metadata["DURATION"].split(":"))  # Matroska
     except (KeyError, ValueError):
         return None
-    return 3600 * hours + 60 * minutes + seconds
+    begin = float((stream.start_time or 0) * stream.time_base)  # it counts from the clock's zero
+    return 3600 * hours + 60 * minutes + seconds - begin
 
 
 def import_av() -> None:
