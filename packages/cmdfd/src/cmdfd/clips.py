@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 
 from cmdfd.entries import LEAST_FRAMES, MISMATCH
 
@@ -63,8 +63,8 @@ def read_clip(
     assert clip.sample_rate is not None
     if len(clip.frames) < LEAST_FRAMES:
         raise DataError(
-            f"{path}: {len(clip.frames)} frames with sound at {clip.fps:g} per second; expected at "
-            f"least {LEAST_FRAMES}; leave it out"
+            f"{path}: {counted(len(clip.frames), 'frame')} with sound at {clip.fps:g} per second; "
+            f"expected at least {LEAST_FRAMES}; leave it out"
         )
     if not clip.waveform.any():
         raise DataError(f"{path}: its sound is silent (all samples are 0); leave it out")

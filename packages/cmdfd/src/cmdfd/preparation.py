@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from papercommons.errors import DataError
+from papercommons.errors import DataError, counted
 from papercommons.faces.crops import crop_box
 from papercommons.video.frames import FrameSource
 from papercommons.video.rates import whole_frames
@@ -116,8 +116,8 @@ def prepare_clip(
     count = min(count, whole_frames(min(picture.end, end) - zero, FPS))
     if count < LEAST_FRAMES:
         raise DataError(
-            f"{path}: {max(0, count)} frames with sound at {FPS:g} per second; expected at least "
-            f"{LEAST_FRAMES}; leave it out"
+            f"{path}: {counted(max(0, count), 'frame')} with sound at {FPS:g} per second; "
+            f"expected at least {LEAST_FRAMES}; leave it out"
         )
     if detector != "none" and found is None:
         raise DataError(
