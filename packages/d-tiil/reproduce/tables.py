@@ -244,7 +244,8 @@ def compared(judged: Mapping[str, Judgement]) -> list[dict[str, Any]]:
                 continue
             row: dict[str, Any] = {"first": first, "second": second, "measure": WORDS[measure]}
             row |= {"kind": found.group, "pairs": found.images, "first - second": found.value}
-            row |= {"95 % low": found.low, "95 % high": found.high, "reads": "no effect seen"}
+            low, high = _ends(found.low, found.high)
+            row |= {"95 % low": low, "95 % high": high, "reads": "no effect seen"}
             if found.low > 0 or found.high < 0:
                 row["reads"] = "higher" if found.low > 0 else "lower"
             table.append(row)
@@ -255,9 +256,9 @@ def aims(judged: Mapping[str, Judgement], differences: Sequence[Any]) -> list[di
     """Return one row per aim, what was found, and whether that meets it."""
     table = []
 
-    def add(aim: str, kind: str, found: Sequence[float], least: float) -> None:
+    def add(aim: str, kind: str, found: Sequence[Any], least: float) -> None:
         row: dict[str, Any] = {"aim": aim, "kind": kind, "found": found[0]}
-        low, high = (None if math.isnan(end) else end for end in found[1:])
+        low, high = _ends(*found[1:])
         row |= {"found 95 % low": low, "found 95 % high": high}
         table.append(row | {"at least": least, "met": "yes" if found[0] >= least else "no"})
 
@@ -328,5 +329,10 @@ def _with_interval(judgement: Judgement, measure: str, kind: str, name: str) -> 
     found = judgement.value(measure, kind)
     if found is None or math.isnan(found.value):
         return {name: None, f"{name} 95 % low": None, f"{name} 95 % high": None}
-    low, high = (None if math.isnan(end) else end for end in (found.low, found.high))
+    low, high = _ends(found.low, found.high)
     return {name: found.value, f"{name} 95 % low": low, f"{name} 95 % high": high}
+
+
+def _ends(*interval: float | None) -> list[float | None]:
+    """Return the ends of an interval, None where there is none: JSON has no NaN."""
+    return [None if end is None or math.isnan(end) else end for end in interval]

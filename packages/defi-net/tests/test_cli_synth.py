@@ -126,7 +126,7 @@ def test_a_pipeline_that_does_not_inpaint(call, photos, tmp_path, capsys, monkey
     assert call("synth", "--images", photos, *given, "--out", tmp_path / "o") == 2
     assert "a DDPMPipeline does not inpaint" in capsys.readouterr().err
     given += ("--accelerator", "gpu")
-    assert call("synth", "--images", photos, *given, "--out", tmp_path / "o") == 2
+    assert call("synth", "--images", photos, *given, "--out", tmp_path / "p") == 2
     assert "--accelerator gpu: no CUDA device is there" in capsys.readouterr().err
 
 

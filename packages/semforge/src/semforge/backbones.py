@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from papercommons.checkpoint import load_weights, read_state_dict
-from papercommons.errors import missing_library, nearest, reason
+from papercommons.errors import DataError, missing_library, nearest, reason
 from torch import Tensor, nn
 
 Channels = tuple[float, float, float]
@@ -141,6 +141,8 @@ def _create_timm(name: str, image_size: int | None, published: bool) -> Backbone
         options["img_size"] = image_size
     try:
         network = timm.create_model(name, pretrained=published, **options)
+    except DataError:
+        raise
     except (AssertionError, TypeError, ValueError) as error:
         raise ValueError(f"{name} at image size {image_size}: {reason(error)}") from error
     except Exception as error:  # downloaders raise a dozen kinds
