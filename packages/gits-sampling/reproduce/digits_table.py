@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from gits_sampling.comparison import Comparison, compare_schedules
 from gits_sampling.end_points import EndPoints, end_points, training_points
-from gits_sampling.fit import warm_up, wide_search
 from gits_sampling.models import Denoiser, digits_empirical, digits_gauss10
 from gits_sampling.sigmas import polynomial
+from gits_sampling.warming import warm_up, wide_search
 from torch import Tensor
 
 RANGE: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": 80.0, "shape": (1, 8, 8)}

@@ -31,11 +31,11 @@ from gits_sampling.comparison import EVALUATION, Comparison, compare_schedules
 from gits_sampling.data import ImageData
 from gits_sampling.end_points import EndPoints, distances, end_points, training_points
 from gits_sampling.features import frechet_distance
-from gits_sampling.fit import warm_up, wide_search
 from gits_sampling.latents import draw_latents
 from gits_sampling.lightning import GITSModule
 from gits_sampling.sigmas import discrete, polynomial
 from gits_sampling.solvers import sample
+from gits_sampling.warming import warm_up, wide_search
 from mnist_ddpm import SIGMAS, denoiser, load
 from papercommons.cli import RunOptions
 from papercommons.files import atomic_path, write_json

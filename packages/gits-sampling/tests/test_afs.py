@@ -4,11 +4,12 @@ import pytest
 import torch
 from gits_sampling.afs import BETWEEN, add_first_step, first_points
 from gits_sampling.end_points import end_errors, held_out, training_points
-from gits_sampling.fit import fit_schedule, warm_up
+from gits_sampling.fit import fit_schedule
 from gits_sampling.models import digits_empirical
 from gits_sampling.schedule import Schedule
 from gits_sampling.sigmas import polynomial
 from gits_sampling.solvers import network_calls
+from gits_sampling.warming import warm_up
 
 DOUBLE = torch.zeros((), dtype=torch.float64)
 RANGE = {"sigma_min": 0.002, "sigma_max": 80.0, "shape": (1, 8, 8)}

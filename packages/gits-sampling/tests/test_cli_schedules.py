@@ -9,13 +9,14 @@ import pytest
 import torch
 from gits_sampling import cli
 from gits_sampling.end_points import end_errors, training_points
-from gits_sampling.fit import fit_schedule, warm_up
+from gits_sampling.fit import fit_schedule
 from gits_sampling.fit_report import describe
 from gits_sampling.latents import draw_latents
 from gits_sampling.models import digits_gauss10
 from gits_sampling.sample_pictures import to_uint8
 from gits_sampling.schedule import Schedule
 from gits_sampling.solvers import sample
+from gits_sampling.warming import warm_up
 from papercommons.cli import run_command
 from papercommons.data.images import read_image
 

@@ -7,10 +7,11 @@ import torch
 from gits_sampling.comparison import EVALUATION, Comparison, compare_schedules
 from gits_sampling.comparison_columns import SCHEDULES, columns, path_of, settings, taken
 from gits_sampling.end_points import EndPoints, end_errors, end_points, training_points
-from gits_sampling.fit import candidates, warm_up
+from gits_sampling.fit import candidates
 from gits_sampling.models import digits_gauss10
 from gits_sampling.path import optimal_path
 from gits_sampling.sigmas import ays, log_snr, polynomial, time_uniform
+from gits_sampling.warming import warm_up
 
 DOUBLE = torch.zeros((), dtype=torch.float64)
 RANGE = {"sigma_min": 0.002, "sigma_max": 80.0, "shape": (1, 8, 8)}

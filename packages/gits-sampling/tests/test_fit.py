@@ -3,17 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from gits_sampling.end_points import training_points
-from gits_sampling.fit import (
-    candidates,
-    end_error,
-    fit_schedule,
-    fixed_schedules,
-    warm_up,
-)
+from gits_sampling.fit import candidates, end_error, fit_schedule
 from gits_sampling.latents import draw_latents
 from gits_sampling.models import digits_empirical, digits_gauss10
 from gits_sampling.path import optimal_path
 from gits_sampling.solvers import network_calls
+from gits_sampling.warming import fixed_schedules, warm_up
 
 RANGE = {"sigma_min": 0.002, "sigma_max": 80.0, "shape": (1, 8, 8)}
 DOUBLE = torch.zeros((), dtype=torch.float64)

@@ -6,11 +6,11 @@ import re
 import pytest
 import torch
 from gits_sampling.adapters import Guided
-from gits_sampling.fit import warm_up
 from gits_sampling.loading import load_denoiser
 from gits_sampling.models import EmpiricalDenoiser, digits_gauss10
 from gits_sampling.schedule import check_sigmas
 from gits_sampling.solvers import sample
+from gits_sampling.warming import warm_up
 from papercommons.errors import DataError
 
 diffusers = pytest.importorskip("diffusers")

@@ -11,7 +11,7 @@ from gits_sampling.end_points import (
     paired_gain,
     training_points,
 )
-from gits_sampling.fit import end_error, warm_up
+from gits_sampling.fit import end_error
 from gits_sampling.latents import draw_latents
 from gits_sampling.models import GaussianMixtureDenoiser, digits_gauss10
 from gits_sampling.refine import (
@@ -24,6 +24,7 @@ from gits_sampling.refine import (
 )
 from gits_sampling.schedule import Schedule
 from gits_sampling.sigmas import log_snr, polynomial
+from gits_sampling.warming import warm_up
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from gits_sampling.data import ImageData
     from gits_sampling.diffusers_schedulers import GITSIPNDMScheduler, to_diffusers
     from gits_sampling.features import frechet_distance
-    from gits_sampling.fit import fit_schedule, warm_up
+    from gits_sampling.fit import fit_schedule
     from gits_sampling.lightning import GITSModule
     from gits_sampling.loading import load_denoiser
     from gits_sampling.models import EmpiricalDenoiser, GaussianMixtureDenoiser
     from gits_sampling.path import optimal_path, optimal_paths
     from gits_sampling.schedule import Schedule
     from gits_sampling.solvers import sample, trajectory
+    from gits_sampling.warming import warm_up
 
 __version__ = installed_version("gits-sampling")
 
@@ -63,7 +64,7 @@ _HOME = {
     "to_diffusers": "diffusers_schedulers",
     "trajectory": "solvers",
     "trajectory_statistics": "analysis",
-    "warm_up": "fit",
+    "warm_up": "warming",
 }
 
 __all__ = [

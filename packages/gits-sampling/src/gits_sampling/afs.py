@@ -21,11 +21,11 @@ from gits_sampling.end_points import (
     paired_gain,
     training_points,
 )
-from gits_sampling.fit import WarmUp
 from gits_sampling.models import Denoiser
 from gits_sampling.refine import check_ends
 from gits_sampling.schedule import Schedule
 from gits_sampling.solvers import network_calls
+from gits_sampling.warming import WarmUp
 
 BETWEEN = 15
 """Points tried between the first two, uniform in ln sigma, where the grid has none."""

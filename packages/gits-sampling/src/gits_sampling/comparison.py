@@ -27,13 +27,14 @@ from gits_sampling.comparison_columns import (
     taken,
 )
 from gits_sampling.end_points import EndPoints, end_errors, paired_gain, training_points
-from gits_sampling.fit import COEFFS, WarmUp, candidates, fixed_schedules, warm_up, wide_search
+from gits_sampling.fit import COEFFS, candidates
 from gits_sampling.models import Denoiser
 from gits_sampling.path import optimal_path
 from gits_sampling.refine import refine
 from gits_sampling.schedule import Schedule, check_sigmas
 from gits_sampling.sigmas import ays
 from gits_sampling.solvers import steps_for
+from gits_sampling.warming import WarmUp, fixed_schedules, warm_up, wide_search
 
 EVALUATION = 3
 """Stream of seeds of the evaluation latents, see `gits_sampling.end_points`."""

@@ -14,10 +14,10 @@ import torch
 from papercommons.data.sampling import mix_seeds
 from torch import Tensor
 
-from gits_sampling.fit import FINER, WarmUp, make_grid
 from gits_sampling.latents import draw_latents
 from gits_sampling.models import Denoiser
 from gits_sampling.solvers import sample
+from gits_sampling.warming import FINER, WarmUp, make_grid
 
 TRAINING = 2
 """Stream of seeds of the latents that `refine` and `add_first_step` choose on; `warm_up` uses 0

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from papercommons.report import Section
 
-from gits_sampling.fit import fixed_schedules
 from gits_sampling.loading import Loaded
 from gits_sampling.pictures import costs_png, errors_png, schedules_png
 from gits_sampling.sample_pictures import samples_png
 from gits_sampling.schedule import Schedule
 from gits_sampling.solvers import sample
+from gits_sampling.warming import fixed_schedules
 
 if TYPE_CHECKING:
     from gits_sampling.fitting import Fitted

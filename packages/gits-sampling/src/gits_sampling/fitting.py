@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gits_sampling.comparison import EVALUATION
 from gits_sampling.end_points import EndPoints, end_errors, paired_gain, training_points
-from gits_sampling.fit import WarmUp, fit_schedule, fixed_schedules, warm_up, wide_search
+from gits_sampling.fit import fit_schedule
 from gits_sampling.fit_report import describe, fit_sections, notes_of, row_of, sample_sections
 from gits_sampling.loading import Loaded
 from gits_sampling.models import Denoiser
@@ -24,6 +24,7 @@ from gits_sampling.opening import batch_of, fingerprint_of, open_model, settings
 from gits_sampling.options import PACKAGE, FormOptions, ModelOptions, SearchOptions
 from gits_sampling.schedule import Schedule
 from gits_sampling.stepping import Options
+from gits_sampling.warming import WarmUp, fixed_schedules, warm_up, wide_search
 
 NOISE = 1.64
 """Standard errors of the paired difference by which a gain must win: one-sided, 5 %."""

@@ -19,17 +19,12 @@ from torchmetrics import MeanMetric
 
 from gits_sampling.adapters import EDMDenoiser, Guided
 from gits_sampling.edm import draw_sigmas, edm_loss, ema_decay
-from gits_sampling.fit import (
-    WarmUp,
-    fit_schedule,
-    fixed_schedules,
-    warm_up,
-    wide_search,
-)
+from gits_sampling.fit import fit_schedule
 from gits_sampling.latents import draw_latents
 from gits_sampling.schedule import Schedule
 from gits_sampling.solvers import sample, steps_for
 from gits_sampling.unet import create_network
+from gits_sampling.warming import WarmUp, fixed_schedules, warm_up, wide_search
 
 Labels = Tensor | int | None
 

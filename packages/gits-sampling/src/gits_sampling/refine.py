@@ -23,10 +23,10 @@ from gits_sampling.end_points import (
     paired_gain,
     training_points,
 )
-from gits_sampling.fit import WarmUp
 from gits_sampling.models import Denoiser
 from gits_sampling.schedule import Schedule
 from gits_sampling.solvers import sample
+from gits_sampling.warming import WarmUp
 
 Method = Literal["auto", "gradient", "search"]
 
