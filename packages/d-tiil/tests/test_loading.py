@@ -287,7 +287,8 @@ def test_a_folder_that_promises_a_huge_network(folder, tmp_path, part, change):
     shutil.copytree(folder, tmp_path / "hostile")
     config = tmp_path / "hostile" / part / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
-    with pytest.raises(DataError, match=r"must be at most 10,000|far larger than its file|allocate memory"):
+    says = r"must be at most 10,000|far larger than its file|allocate memory"
+    with pytest.raises(DataError, match=says):
         DTIILPipeline.from_pretrained(tmp_path / "hostile")
 
 
