@@ -1,3 +1,5 @@
+"""All models here are written by one helper, to be read or refused: so over 400 lines."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""One reader, whose lists and tables are all written by the helpers here: so over 400 lines."""
+
 from __future__ import annotations
 
 import io
