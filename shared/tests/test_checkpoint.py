@@ -240,6 +240,16 @@ def test_a_saved_network_is_built_again(tmp_path):
     assert equal(build_saved(lambda: chain(2), tmp_path).state_dict(), saved.state_dict())
 
 
+def test_a_network_that_reads_values_as_it_is_built(tmp_path):
+    def make(width=4):
+        return chain(int(torch.linspace(1, 2, 2)[1].item()), width)  # as rates of drop path are
+
+    save_model(make(), tmp_path, {})
+    assert len(build_saved(make, tmp_path)) == 2
+    with pytest.raises(DataError, match="far larger than its file of weights"):
+        build_saved(lambda: make(10**4), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
