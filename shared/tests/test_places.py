@@ -17,7 +17,7 @@ HOLDING = """
 import os, sys
 from papercommons.files import prepare_out
 prepare_out(sys.argv[1], {})
-if os.fork():  # a child, as workers are: it outlives a killed process
+if not os.fork():  # a child, as workers are: it outlives a killed process
     print("held", flush=True)
 sys.stdin.read()
 """
